@@ -54,8 +54,6 @@ mod sqlite_store;
 // What a plugin over stdio prints between its messages.
 mod odd_lines;
 mod stdio_output;
-// A plugin in Python over stdio.
-mod python_stdio;
 // A plugin in Python over a WebSocket, as strict as the SDK.
 mod python_websocket;
 // Clients and servers that other people wrote.

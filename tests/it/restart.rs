@@ -6,12 +6,23 @@ use plugin_runner::ReportedState::{Active, Restarting, Starting};
 use plugin_runner::{RestartPolicy, Session};
 use serde_json::json;
 
+use crate::runtimes::place::Place;
+use crate::runtimes::restart::{expect_kill_after, impatient};
 use crate::support::LONG;
 use crate::support::host::{TestHost, active};
-use crate::support::plugin::{TRANSPORTS, call, fixture};
+use crate::support::plugin::{TRANSPORTS, call, fixture, python};
 
 fn stop(session: &Session) {
     session.supervised().unwrap().stop(LONG).unwrap();
+}
+
+/// Where a plugin runs elsewhere, it cannot be seen that it has closed its output.
+#[test]
+fn a_stdio_plugin_that_closes_its_output_and_lives_on_is_killed_after_the_grace() {
+    let place = Place::local("lingers");
+    let host = impatient(&place);
+    let session = host.run(python(&host, "lingering"));
+    expect_kill_after(&host, &session, "hang_up");
 }
 
 #[test]

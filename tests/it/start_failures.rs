@@ -6,15 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Inactive, Restarting, Starting};
-use plugin_runner::protocol::Manifest;
-use plugin_runner::store::{Record, Source};
+use plugin_runner::store::Record;
 use plugin_runner::{ErrorKind, Session};
 
 use crate::support::LONG;
 use crate::support::events::Details as _;
 use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
-use crate::support::plugin::{command, executable, manifest, package, shell};
+use crate::support::plugin::{command, executable, shell};
 
 pub(super) fn start(session: &Session) {
     session.supervised().unwrap().start().unwrap();
@@ -22,12 +21,12 @@ pub(super) fn start(session: &Session) {
 
 /// Starts it; it must go to errored at once and without another try. Gives the message.
 #[track_caller]
-fn errored_at_once(host: &TestHost, record: Record) -> String {
+pub(super) fn errored_at_once(host: &TestHost, record: Record) -> String {
     let mut events = host.events();
     let session = host.start(record);
     let change = events.expect(session.id(), &[Starting, Errored]);
     assert_eq!(change.details()["stage"], "start");
-    assert_eq!(change.details()["runtime_provider"], "local");
+    assert_eq!(change.details()["runtime_provider"], host.runtime_name());
     assert_eq!(change.details()["attempts"], 1);
     assert_eq!(change.details().get("exit_code"), None);
     let message = session.error_message().unwrap();
@@ -122,55 +121,6 @@ fn a_program_that_stays_open_for_writing_is_tried_again_later() {
     assert!(message.contains("Text file busy"), "{message}");
     drop(writing);
     events.until(session.id(), Connecting);
-}
-
-#[test]
-fn a_missing_folder_is_errored_at_once() {
-    let host = TestHost::new("missing-folder");
-    let record = command(&host, "gone", "./tool", &[]);
-    fs::remove_dir(host.folder().join("plugin-gone")).unwrap();
-    let message = errored_at_once(&host, record);
-    assert!(
-        message.starts_with("could not prepare: cannot open plugin directory /"),
-        "{message}"
-    );
-}
-
-#[test]
-fn an_archive_that_does_not_unpack_is_errored_at_once() {
-    let host = TestHost::new("bad-archive");
-    let from = |id: &str, path| Record::supervised(manifest(id), Source::Archive(path));
-    let commanded = |id: &str| Manifest {
-        command: "./tool".to_owned(),
-        ..manifest(id)
-    };
-
-    let missing = host.folder().join("missing.zip");
-    let mut record = from("missing", missing.clone());
-    record.manifest = commanded("missing");
-    let message = errored_at_once(&host, record);
-    assert!(message.starts_with("could not unpack: "), "{message}");
-    assert!(message.contains(&*missing.to_string_lossy()), "{message}");
-
-    let garbage = host.folder().join("garbage.zip");
-    fs::write(&garbage, "this is no archive").unwrap();
-    let mut record = from("garbage", garbage);
-    record.manifest = commanded("garbage");
-    let message = errored_at_once(&host, record);
-    assert!(message.starts_with("could not unpack: "), "{message}");
-
-    let escaping: (&str, &[u8], u32) = ("../../../escaped", b"evil", 0o644);
-    let path = package(
-        host.folder(),
-        "escaping.zip",
-        &commanded("escaping"),
-        &[escaping],
-    );
-    let mut record = from("escaping", path);
-    record.manifest = commanded("escaping");
-    let message = errored_at_once(&host, record);
-    assert!(message.contains("../../../escaped"), "{message}");
-    assert!(!host.folder().join("escaped").exists());
 }
 
 #[test]

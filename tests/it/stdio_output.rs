@@ -7,8 +7,7 @@ use plugin_runner::{InstallationId, ReportedState};
 use serde_json::json;
 
 use crate::support::LONG;
-use crate::support::events::Details as _;
-use crate::support::host::{Setup, TestHost};
+use crate::support::host::TestHost;
 use crate::support::output::Output;
 use crate::support::plugin::{call, python};
 
@@ -93,19 +92,4 @@ fn a_flood_of_output_beside_calls_harms_neither() {
     });
     let (_, missing) = kept_and_missing(&host, session.id(), LINES);
     assert_eq!(session.counters().log_lines_lost, missing);
-}
-
-#[test]
-fn the_last_words_of_a_plugin_are_in_its_error_details() {
-    let host = TestHost::with("stdio-last-words", Setup::stay_down_after_a_crash);
-    for _ in 0..10 {
-        let session = host.run(python(&host, "dying"));
-        let mut events = host.events();
-        call(&session, "print", &json!({"lines": 1000})).unwrap();
-        let _ = call(&session, "exit", &json!({"code": 3}));
-        let change = events.until(session.id(), ReportedState::Restarting);
-        let words: Vec<String> = (980..1000).map(|number| number.to_string()).collect();
-        assert_eq!(change.details()["output"], json!(words), "{change:?}");
-        host.unload(session.id()).unwrap();
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::mem::take;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,7 +34,11 @@ pub(crate) struct Setup {
     policy: RestartPolicy,
     listening: bool,
     configure: Box<dyn FnOnce(HostBuilder) -> HostBuilder>,
+    elsewhere: Option<Elsewhere>,
 }
+
+/// What a builder is told where plugins run elsewhere, and need the URL of the listener.
+type Elsewhere = Box<dyn FnOnce(HostBuilder, String) -> HostBuilder>;
 
 impl Setup {
     pub(crate) fn new(test: &'static str) -> Self {
@@ -52,6 +58,7 @@ impl Setup {
                 .requested_restart_delay(Duration::from_millis(20)),
             listening: true,
             configure: Box::new(|builder| builder),
+            elsewhere: None,
         }
     }
 
@@ -94,6 +101,14 @@ impl Setup {
         self.configure = Box::new(change);
     }
 
+    /// The same, with the base URL of the listener, which has an address before the host is built.
+    pub(crate) fn run_elsewhere(
+        &mut self,
+        change: impl FnOnce(HostBuilder, String) -> HostBuilder + 'static,
+    ) {
+        self.elsewhere = Some(Box::new(change));
+    }
+
     pub(crate) fn start(self) -> TestHost {
         let folder = TestDir::new(self.test);
         let output = Output::default();
@@ -103,12 +118,23 @@ impl Setup {
             .limits(self.limits)
             .restart_policy(self.policy)
             .on_output(output.tap());
-        let host = (self.configure)(builder).build().unwrap();
-        let listener = self.listening.then(|| host.listen("127.0.0.1:0").unwrap());
+        let mut builder = (self.configure)(builder);
+        let mut address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut reserved = None;
+        if let Some(change) = self.elsewhere {
+            let (socket, port) = reserve();
+            address.set_port(port);
+            reserved = Some(socket);
+            builder = change(builder, format!("http://{address}"));
+        }
+        let host = builder.build().unwrap();
+        let listen = || host.listen(&address.to_string()).unwrap();
+        let listener = self.listening.then(listen);
         TestHost {
             threads: Box::new(thread_counter(&host)),
             host: Some(host),
             listener,
+            _reserved: reserved,
             output,
             lifelines: Lifelines::new(),
             folder,
@@ -122,6 +148,8 @@ pub(crate) struct TestHost {
     host: Option<Host>,
     threads: Box<dyn Fn() -> usize + Send + Sync>,
     listener: Option<Listener>,
+    /// Keeps the listener's port for it, where that must be known before.
+    _reserved: Option<OwnedFd>,
     pub(crate) output: Output,
     pub(crate) lifelines: Lifelines,
     folder: TestDir,
@@ -166,7 +194,7 @@ impl TestHost {
         (host, session, target)
     }
 
-    pub(crate) fn address(&self) -> std::net::SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.listener.as_ref().unwrap().address()
     }
 
@@ -240,6 +268,19 @@ impl TestHost {
             self.thread_count() == number
         });
     }
+}
+
+/// A port on which nothing else listens while the socket is there. It may be bound once more by whoever
+/// names it, as listeners of the standard library are, and is given to nobody who takes any.
+fn reserve() -> (OwnedFd, u16) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname};
+    use rustix::net::{socket_with, sockopt};
+    let flags = SocketFlags::CLOEXEC;
+    let reserved = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    sockopt::set_socket_reuseaddr(&reserved, true).unwrap();
+    bind(&reserved, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = SocketAddr::try_from(getsockname(&reserved).unwrap()).unwrap();
+    (reserved, address.port())
 }
 
 /// What is done with a plugin whose process is the host's.

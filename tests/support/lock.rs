@@ -9,14 +9,18 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::host::TestHost;
 
-/// One plugin's lock.
-#[derive(Debug)]
-pub(crate) struct Lock(PathBuf);
+/// One plugin's lock, which is found anew each time.
+pub(crate) struct Lock(Box<dyn Fn() -> PathBuf + Send + Sync>);
 
 impl Lock {
     /// The lock of a plugin with this data folder (`PLUGIN_DATA_DIR`).
     pub(crate) fn in_folder(data: PathBuf) -> Self {
-        Self(data)
+        Self::found(move || data.clone())
+    }
+
+    /// The same, where it is not known yet where that folder is.
+    pub(crate) fn found(find: impl Fn() -> PathBuf + Send + Sync + 'static) -> Self {
+        Self(Box::new(find))
     }
 
     pub(crate) fn of(host: &TestHost, session: &Session) -> Self {
@@ -26,7 +30,7 @@ impl Lock {
     /// Whether a process of it lives. Not to be asked while one may be coming up: looking takes the
     /// lock for a moment.
     pub(crate) fn is_held(&self) -> bool {
-        let path = self.0.join("alone");
+        let path = (self.0)().join("alone");
         let Ok(file) = File::options().append(true).open(path) else {
             return false;
         };
@@ -35,7 +39,7 @@ impl Lock {
 
     /// The ids of processes that came up while another lived.
     pub(crate) fn second_processes(&self) -> Option<String> {
-        fs::read_to_string(self.0.join("not-alone")).ok()
+        fs::read_to_string((self.0)().join("not-alone")).ok()
     }
 
     #[track_caller]

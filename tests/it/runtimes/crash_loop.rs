@@ -5,15 +5,16 @@ use std::fs;
 use std::time::Duration;
 
 use plugin_runner::ReportedState::{Active, Connecting, Errored, Restarting, Starting};
-use plugin_runner::protocol::Transport;
+use plugin_runner::protocol::{Manifest, Transport};
+use plugin_runner::store::{Record, Source};
 use serde_json::{Value, json};
 
 use super::place::Place;
-use crate::start_failures::start;
+use crate::start_failures::{errored_at_once, start};
 use crate::support::LONG;
 use crate::support::events::Details as _;
 use crate::support::peer::Peer;
-use crate::support::plugin::{printed_url, shell, target, url_printer};
+use crate::support::plugin::{command, manifest, package, printed_url, shell, target, url_printer};
 
 pub(super) fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts(place: &Place) {
     let host = place.host_with(|setup| {
@@ -21,7 +22,6 @@ pub(super) fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts(pl
     });
     let script = r#"echo start >> "$PLUGIN_DATA_DIR/starts"; echo hello; echo boom >&2; exit 42"#;
     let session = host.install(shell(&host, "crasher", script));
-    let starts = place.data(&host, session.id()).join("starts");
     let mut events = host.events();
     // Leaving errored by a start begins the counting anew, so both rounds look the same.
     for round in 1..=2 {
@@ -48,7 +48,8 @@ pub(super) fn a_plugin_that_exits_42_is_errored_after_the_configured_attempts(pl
         // Two pipes: the order between them is not known.
         output.sort_by_key(Value::to_string);
         assert_eq!(Value::from(output), json!(["boom", "hello"]));
-        let lines = fs::read_to_string(&starts).unwrap().lines().count();
+        let starts = place.data(&host, session.id()).join("starts");
+        let lines = fs::read_to_string(starts).unwrap().lines().count();
         assert_eq!(lines, 3 * round);
     }
 }
@@ -163,4 +164,51 @@ pub(super) fn a_process_that_outlives_its_connection_is_killed_after_the_grace(p
     );
     assert_eq!(change.details()["cause"], "connection_lost");
     assert_eq!(change.details()["exit_status"], "signal: killed");
+}
+
+pub(super) fn a_missing_folder_is_errored_at_once(place: &Place) {
+    let host = place.host();
+    let record = command(&host, "gone", "./tool", &[]);
+    fs::remove_dir(host.folder().join("plugin-gone")).unwrap();
+    let message = errored_at_once(&host, record);
+    assert!(
+        message.starts_with("could not prepare: cannot open plugin directory /"),
+        "{message}"
+    );
+}
+
+pub(super) fn an_archive_that_does_not_unpack_is_errored_at_once(place: &Place) {
+    let host = place.host();
+    let from = |id: &str, path| Record::supervised(manifest(id), Source::Archive(path));
+    let commanded = |id: &str| Manifest {
+        command: "./tool".to_owned(),
+        ..manifest(id)
+    };
+
+    let missing = host.folder().join("missing.zip");
+    let mut record = from("missing", missing.clone());
+    record.manifest = commanded("missing");
+    let message = errored_at_once(&host, record);
+    assert!(message.starts_with("could not unpack: "), "{message}");
+    assert!(message.contains(&*missing.to_string_lossy()), "{message}");
+
+    let garbage = host.folder().join("garbage.zip");
+    fs::write(&garbage, "this is no archive").unwrap();
+    let mut record = from("garbage", garbage);
+    record.manifest = commanded("garbage");
+    let message = errored_at_once(&host, record);
+    assert!(message.starts_with("could not unpack: "), "{message}");
+
+    let escaping: (&str, &[u8], u32) = ("../../../escaped", b"evil", 0o644);
+    let path = package(
+        host.folder(),
+        "escaping.zip",
+        &commanded("escaping"),
+        &[escaping],
+    );
+    let mut record = from("escaping", path);
+    record.manifest = commanded("escaping");
+    let message = errored_at_once(&host, record);
+    assert!(message.contains("../../../escaped"), "{message}");
+    assert!(!host.folder().join("escaped").exists());
 }

@@ -2,15 +2,15 @@
 
 use std::fs;
 
-use plugin_runner::ActiveState;
 use plugin_runner::ReportedState::{Active, Connecting, Inactive, Starting, Stopping};
 use plugin_runner::protocol::method::{Configure, Ping};
 use plugin_runner::report::ExitReason;
+use plugin_runner::{ActiveState, Error};
 use serde_json::{Map, Value, json};
 
 use super::place::{Place, packed, packed_as};
 use crate::support::host::active;
-use crate::support::plugin::{TRANSPORTS, With as _, call};
+use crate::support::plugin::{TRANSPORTS, With as _, call, python};
 use crate::support::{LONG, assert_matches};
 
 pub(super) fn a_plugin_lives_from_its_archive_to_its_stop(place: &Place) {
@@ -102,4 +102,26 @@ pub(super) fn a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_s
             .collect();
         assert_eq!(ids, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     }
+}
+
+pub(super) fn python_answers_and_asks_over_stdio(place: &Place) {
+    let host = place.host();
+    let mut configuration = Map::new();
+    configuration.insert("greeting".to_owned(), "grüß dich".into());
+    let mut events = host.events();
+    let session =
+        host.run(python(&host, "python").with(|record| record.configuration = configuration));
+    events.expect(session.id(), &[Starting, Connecting, Active]);
+    assert!(session.started_at().is_some());
+
+    let pong = session.call(&Ping {}, LONG).unwrap();
+    assert_eq!(pong.status.as_deref(), Some("healthy"));
+    let params = json!({"text": "a\nb\u{2028}ü\"", "list": [1, 2.5, null]});
+    let answer = call(&session, "echo", &params).unwrap();
+    assert_eq!(answer["echo"], params);
+    let answer = call(&session, "call_back", &json!({})).unwrap();
+    assert_eq!(answer["config"], json!({"greeting": "grüß dich"}));
+    let refused = call(&session, "dance", &json!({})).unwrap_err();
+    assert_matches!(&refused, Error::Rpc(error) if error.code == -32601);
+    assert_eq!(session.reported_state(), Active);
 }

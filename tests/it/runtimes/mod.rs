@@ -28,7 +28,7 @@ mod output;
 // Races at points where the host is held on purpose.
 pub(crate) mod races;
 // Plugins that end by themselves, or are ended for their own good.
-mod restart;
+pub(crate) mod restart;
 // Ending a host.
 mod shutdown;
 // Stopping, in every state.
@@ -50,6 +50,19 @@ macro_rules! cases {
                 }
             )+)+
         }
+
+        #[cfg(feature = "sprites")]
+        mod sprites {
+            use super::Place;
+            $($(
+                #[test]
+                fn $case() {
+                    let place = Place::sprites(stringify!($case));
+                    super::$file::$case(&place);
+                    place.finish();
+                }
+            )+)+
+        }
     };
 }
 
@@ -57,7 +70,8 @@ cases! {
     life_cycle:
         a_plugin_lives_from_its_archive_to_its_stop,
         a_record_that_is_wanted_active_starts_at_load,
-        a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored;
+        a_plugin_hears_its_configuration_and_events_and_asks_for_what_is_stored,
+        python_answers_and_asks_over_stdio;
     installations:
         what_a_plugin_has_is_kept_through_restarts_and_updates,
         a_version_that_fails_gives_way_to_the_one_before,
@@ -74,13 +88,16 @@ cases! {
         a_call_to_a_plugin_that_hangs_times_out_and_a_stop_gets_through,
         a_second_connection_of_the_same_process_is_refused,
         a_grandchild_dies_with_a_stop_and_with_a_crash,
-        a_plugin_that_ignores_signals_is_killed_and_the_report_says_so;
+        a_plugin_that_ignores_signals_is_killed_and_the_report_says_so,
+        python_that_is_killed_comes_back;
     crash_loop:
         a_plugin_that_exits_42_is_errored_after_the_configured_attempts,
         an_exit_with_0_before_it_was_ever_active_is_a_crash,
         a_wait_that_runs_out_says_what_went_wrong_last,
         a_plugin_that_never_connects_is_killed_for_that,
-        a_process_that_outlives_its_connection_is_killed_after_the_grace;
+        a_process_that_outlives_its_connection_is_killed_after_the_grace,
+        a_missing_folder_is_errored_at_once,
+        an_archive_that_does_not_unpack_is_errored_at_once;
     stop:
         stopping_what_is_not_running_is_fine,
         a_stop_while_connecting_ends_the_process,
@@ -135,7 +152,9 @@ cases! {
         a_follower_hears_every_run_in_order,
         no_line_of_a_flood_is_lost,
         bytes_that_are_no_text_and_lines_without_end_are_kept_and_cut_with_a_mark,
-        a_plugin_that_floods_its_output_still_answers_and_stops;
+        a_plugin_that_floods_its_output_still_answers_and_stops,
+        the_last_words_of_a_plugin_are_in_its_error_details,
+        what_is_no_json_rpc_on_stdout_is_logged_and_harms_nothing;
     files:
         a_stdio_plugin_is_told_so_and_gets_no_url,
         an_archive_runs_in_its_release_folder_and_keeps_its_data_apart;

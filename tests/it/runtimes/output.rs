@@ -9,7 +9,9 @@ use serde_json::json;
 use super::place::{Place, packed};
 use crate::logs::next;
 use crate::support::LONG;
-use crate::support::plugin::{TRANSPORTS, call, shell};
+use crate::support::events::Details as _;
+use crate::support::host::Setup;
+use crate::support::plugin::{TRANSPORTS, call, python, shell};
 
 pub(super) fn both_streams_are_in_the_file_at_the_follower_and_at_the_tap(place: &Place) {
     let host = place.host();
@@ -139,4 +141,38 @@ pub(super) fn a_plugin_that_floods_its_output_still_answers_and_stops(place: &Pl
             .sum();
         assert!(bytes <= 3 * 256 * 1024, "{bytes} bytes of logs");
     }
+}
+
+pub(super) fn the_last_words_of_a_plugin_are_in_its_error_details(place: &Place) {
+    let host = place.host_with(Setup::stay_down_after_a_crash);
+    for _ in 0..10 {
+        let session = host.run(python(&host, "dying"));
+        let mut events = host.events();
+        call(&session, "print", &json!({"lines": 1000})).unwrap();
+        let _ = call(&session, "exit", &json!({"code": 3}));
+        let change = events.until(session.id(), ReportedState::Restarting);
+        let words: Vec<String> = (980..1000).map(|number| number.to_string()).collect();
+        assert_eq!(change.details()["output"], json!(words), "{change:?}");
+        host.unload(session.id()).unwrap();
+    }
+}
+
+pub(super) fn what_is_no_json_rpc_on_stdout_is_logged_and_harms_nothing(place: &Place) {
+    let host = place.host();
+    let session = host.run(python(&host, "python"));
+    call(&session, "noise", &json!({})).unwrap();
+    let find = |stream, text: &'static str| {
+        host.output.wait_for(text, |line| {
+            (line.stream == stream && line.text == text).then_some(())
+        });
+    };
+    find(LogStream::Stdout, "this is no JSON");
+    find(LogStream::Stdout, r#"{"neither": "is this JSON-RPC"}"#);
+    find(LogStream::Stderr, "nor this");
+    call(&session, "echo", &json!({})).unwrap();
+    let log = host.installation_folder(&session).join("logs/output.log");
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("this is no JSON\n"), "{log}");
+    // Messages are no output.
+    assert!(!log.contains("pong"), "{log}");
 }

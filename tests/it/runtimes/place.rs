@@ -1,12 +1,19 @@
 //! Where the plugins of a test run, and what a test has to know of that.
 
 use std::path::PathBuf;
+#[cfg(feature = "sprites")]
+use std::sync::Arc;
 
 use plugin_runner::protocol::{Manifest, Transport};
+#[cfg(feature = "sprites")]
+use plugin_runner::runtime::SpritesSettings;
 use plugin_runner::store::{Record, Source};
 use plugin_runner::{InstallationId, RuntimeProvider, Session};
 
+#[cfg(feature = "sprites")]
+use crate::sprites::Fake;
 use crate::support::host::{Setup, TestHost};
+use crate::support::lifeline::Lifeline;
 use crate::support::lock::Lock;
 use crate::support::plugin::{in_touch, manifest, package};
 
@@ -19,7 +26,14 @@ pub(crate) struct Place {
 enum Kind {
     /// This machine.
     Local,
+    /// The sprites of an account.
+    #[cfg(feature = "sprites")]
+    Sprites(Arc<Fake>),
 }
+
+/// Where a sprite keeps everything of its plugin's.
+#[cfg(feature = "sprites")]
+const BASE: &str = "/home/sprite/plugin-runner";
 
 impl Place {
     pub(crate) fn local(test: &'static str) -> Self {
@@ -29,24 +43,64 @@ impl Place {
         }
     }
 
+    /// In sprites of a fake service of the test's own.
+    #[cfg(feature = "sprites")]
+    pub(crate) fn sprites(test: &'static str) -> Self {
+        Self {
+            test,
+            kind: Kind::Sprites(Arc::new(Fake::start())),
+        }
+    }
+
+    /// The service.
+    #[cfg(feature = "sprites")]
+    pub(crate) fn fake(&self) -> &Fake {
+        match &self.kind {
+            Kind::Sprites(fake) => fake,
+            Kind::Local => panic!("there is no service here"),
+        }
+    }
+
     pub(crate) fn provider(&self) -> RuntimeProvider {
         match self.kind {
             Kind::Local => RuntimeProvider::Local,
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(_) => RuntimeProvider::Sprites,
+        }
+    }
+
+    /// What the details of a plugin's end say of its process.
+    pub(crate) fn pid(&self, process: &Lifeline) -> Option<u32> {
+        self.has_children().then_some(process.pid)
+    }
+
+    /// The signals that a plugin is told to stop with, before it is killed.
+    pub(crate) fn signals(&self) -> &'static [(&'static str, i32)] {
+        match self.kind {
+            Kind::Local => &[("SIGINT", 2), ("SIGTERM", 15)],
+            // The service has one signal and the kill done in one request.
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(_) => &[("SIGINT", 2)],
+        }
+    }
+
+    /// How many threads a host has when nothing is loaded any more.
+    pub(crate) fn idle_threads(&self, host: &TestHost) -> usize {
+        match self.kind {
+            Kind::Local => host.threads_with_keeper(),
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(_) => host.thread_count(),
         }
     }
 
     /// Whether plugins are children of this process.
     pub(crate) fn has_children(&self) -> bool {
-        match self.kind {
-            Kind::Local => true,
-        }
+        self.provider() == RuntimeProvider::Local
     }
 
     /// Whether what a plugin leaves behind outside of its process group is found and killed.
     pub(crate) fn finds_descendants(&self) -> bool {
-        match self.kind {
-            Kind::Local => true,
-        }
+        self.provider() == RuntimeProvider::Local
     }
 
     /// A host whose plugins run here, with the usual settings.
@@ -58,8 +112,19 @@ impl Place {
     pub(crate) fn host_with(&self, change: impl FnOnce(&mut Setup)) -> TestHost {
         TestHost::with(self.test, |setup| {
             change(setup);
-            match self.kind {
+            match &self.kind {
                 Kind::Local => {}
+                #[cfg(feature = "sprites")]
+                Kind::Sprites(fake) => {
+                    let (token, service) = (fake.token().to_owned(), fake.url());
+                    setup.run_elsewhere(move |builder, url| {
+                        let settings = SpritesSettings::new(token).api_url(service);
+                        builder
+                            .runtime_provider(RuntimeProvider::Sprites)
+                            .sprites(settings)
+                            .rpc_base_url(url)
+                    });
+                }
             }
         })
     }
@@ -75,23 +140,35 @@ impl Place {
     /// `PLUGIN_DATA_DIR` of a plugin that has been started, as this machine sees it.
     #[track_caller]
     pub(crate) fn data(&self, host: &TestHost, id: InstallationId) -> PathBuf {
-        match self.kind {
+        match &self.kind {
             Kind::Local => local_directory(host, id).join("data"),
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(fake) => on_sprite(fake, id, "data"),
         }
     }
 
     /// The directory of a plugin's releases, likewise.
     #[track_caller]
     pub(crate) fn releases(&self, host: &TestHost, id: InstallationId) -> PathBuf {
-        match self.kind {
+        match &self.kind {
             Kind::Local => local_directory(host, id).join("releases"),
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(fake) => on_sprite(fake, id, "releases"),
         }
     }
 
     /// The lock of a fixture that is `alone`.
     #[track_caller]
     pub(crate) fn lock(&self, host: &TestHost, id: InstallationId) -> Lock {
-        Lock::in_folder(self.data(host, id))
+        match &self.kind {
+            Kind::Local => Lock::in_folder(self.data(host, id)),
+            // There may be no sprite yet.
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(fake) => {
+                let fake = Arc::downgrade(fake);
+                Lock::found(move || on_sprite(&fake.upgrade().unwrap(), id, "data"))
+            }
+        }
     }
 
     /// Asserts that the plugins of the host, of which it has only one, have lived one at a time.
@@ -99,16 +176,51 @@ impl Place {
     pub(crate) fn expect_one_at_a_time(&self, host: &TestHost) {
         match self.kind {
             // None, if each had ended by the time it was counted.
-            Kind::Local => assert!(host.lifelines.most_at_once() <= 1, "two lived at once"),
+            Kind::Local => {}
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(_) => self.expect_lone_sessions(),
         }
+        assert!(host.lifelines.most_at_once() <= 1, "two lived at once");
     }
 
     /// Ends it, after its hosts: nothing may be left.
     pub(crate) fn finish(self) {
-        match self.kind {
+        match &self.kind {
             Kind::Local => {}
+            #[cfg(feature = "sprites")]
+            Kind::Sprites(fake) => {
+                self.expect_lone_sessions();
+                for name in fake.sprites() {
+                    assert!(fake.sessions(&name).is_empty(), "one outlived its host");
+                }
+            }
+        }
+        #[cfg(feature = "sprites")]
+        if let Kind::Sprites(fake) = self.kind {
+            Arc::into_inner(fake).unwrap().finish();
         }
     }
+
+    /// Asserts that no sprite has ever had two sessions at once.
+    #[cfg(feature = "sprites")]
+    #[track_caller]
+    pub(crate) fn expect_lone_sessions(&self) {
+        for name in self.fake().sprites() {
+            assert!(
+                self.fake().most_sessions(&name) <= 1,
+                "two at once on {name}"
+            );
+        }
+    }
+}
+
+/// Where something of a plugin's sprite is on this machine; where nothing is, if it has none yet.
+#[cfg(feature = "sprites")]
+fn on_sprite(fake: &Fake, id: InstallationId, name: &str) -> PathBuf {
+    let id = id.to_string();
+    let sprite = fake.sprites().into_iter().find(|name| name.ends_with(&id));
+    let path = sprite.and_then(|sprite| fake.path(&sprite, &format!("{BASE}/{name}")));
+    path.unwrap_or_else(|| format!("/nonexistent/{id}/{name}").into())
 }
 
 fn local_directory(host: &TestHost, id: InstallationId) -> PathBuf {

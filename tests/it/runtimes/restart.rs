@@ -39,7 +39,8 @@ pub(super) fn a_killed_plugin_comes_back_and_its_callers_hear_at_once(place: &Pl
         assert_eq!(details["stage"], "exit");
         assert_eq!(details["exit_code"], -1);
         assert_eq!(details["exit_status"], "signal: killed");
-        assert_eq!(details["pid"], first.pid);
+        let pid = details.get("pid").cloned();
+        assert_eq!(pid, place.pid(&first).map(Into::into));
         assert_eq!(details["attempts"], 1);
         assert!(details["uptime_seconds"].as_f64().unwrap() > 0.0);
         // The old process is gone before the new one comes.
@@ -153,31 +154,32 @@ pub(super) fn a_plugin_that_closes_its_connection_and_exits_is_started_again_soo
 pub(super) fn a_plugin_that_lives_on_without_its_connection_is_killed_after_the_grace(
     place: &Place,
 ) {
-    let setup = || {
-        place.host_with(|setup| {
-            setup.timeouts(|timeouts| timeouts.disconnect_grace(Duration::from_millis(200)));
-            setup.policy(|policy| policy.max_restart_attempts(0));
-        })
-    };
-    let expect_kill = |host: &TestHost, session: &Session, hang_up: &str| {
-        let lifeline = host.lifelines.next();
-        let mut events = host.events();
-        // It may or may not answer before it closes.
-        let _ = call(session, hang_up, &json!({}));
-        events.expect(session.id(), &[Connecting]);
-        let change = events.expect(session.id(), &[Errored]);
-        let message = change.message().unwrap();
-        let expected = "but the process did not end within 200ms and was killed";
-        assert!(message.ends_with(expected), "{message}");
-        assert_eq!(change.details()["cause"], "connection_lost");
-        lifeline.expect_end();
-    };
-    let host = setup();
+    let host = impatient(place);
     let session = host.run(packed(&host, Transport::WebSocket, &["linger"]));
-    expect_kill(&host, &session, "close");
-    let host = setup();
-    let session = host.run(python(&host, "lingering"));
-    expect_kill(&host, &session, "hang_up");
+    expect_kill_after(&host, &session, "close");
+}
+
+/// A host on which a plugin that has lost its connection is killed soon.
+pub(crate) fn impatient(place: &Place) -> TestHost {
+    place.host_with(|setup| {
+        setup.timeouts(|timeouts| timeouts.disconnect_grace(Duration::from_millis(200)));
+        setup.policy(|policy| policy.max_restart_attempts(0));
+    })
+}
+
+/// The plugin ends its connection, lives on, and is killed for that.
+pub(crate) fn expect_kill_after(host: &TestHost, session: &Session, hang_up: &str) {
+    let lifeline = host.lifelines.next();
+    let mut events = host.events();
+    // It may or may not answer before it closes.
+    let _ = call(session, hang_up, &json!({}));
+    events.expect(session.id(), &[Connecting]);
+    let change = events.expect(session.id(), &[Errored]);
+    let message = change.message().unwrap();
+    let expected = "but the process did not end within 200ms and was killed";
+    assert!(message.ends_with(expected), "{message}");
+    assert_eq!(change.details()["cause"], "connection_lost");
+    lifeline.expect_end();
 }
 
 pub(super) fn a_plugin_that_hangs_before_it_is_active_is_killed_for_that(place: &Place) {
@@ -284,12 +286,32 @@ pub(super) fn a_plugin_that_ignores_signals_is_killed_and_the_report_says_so(pla
         let lifelines = [host.lifelines.next(), host.lifelines.next()];
         let report = session.supervised().unwrap().stop(LONG).unwrap();
         assert!(report.killed, "{report:?}");
-        for signal in ["caught signal 2", "caught signal 15"] {
+        for (_, signal) in place.signals() {
+            let caught = format!("caught signal {signal}");
             host.output
-                .wait_for(signal, |line| (line.text == signal).then_some(()));
+                .wait_for(&caught, |line| (line.text == caught).then_some(()));
         }
         for lifeline in lifelines {
             lifeline.expect_end();
         }
     }
+}
+
+pub(super) fn python_that_is_killed_comes_back(place: &Place) {
+    let host = place.host();
+    let session = host.run(python(&host, "python"));
+    let first = host.lifelines.next();
+    let mut events = host.events();
+    first.signal(Signal::KILL);
+    first.expect_end();
+    let change = events.until(session.id(), Restarting);
+    assert_eq!(change.message(), Some("signal: killed"));
+    assert_eq!(change.details()["exit_code"], -1);
+    let second = host.lifelines.next();
+    assert_ne!(first.pid, second.pid);
+    active(&session);
+    call(&session, "echo", &json!({})).unwrap();
+    let report = session.supervised().unwrap().stop(LONG).unwrap();
+    assert!(!report.killed, "{report:?}");
+    second.expect_end();
 }

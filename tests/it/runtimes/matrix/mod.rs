@@ -33,13 +33,13 @@ const PROMPT: Duration = Duration::from_millis(250);
 /// From a spawn until the plugin must be connected, where it never is.
 const CONNECT: Duration = Duration::from_millis(700);
 /// Between the end of a connection and that of its process, where it lives on.
-const DISCONNECT: Duration = Duration::from_millis(100);
+const DISCONNECT: Duration = Duration::from_secs(1);
 /// What is waited for output after the end, where a stranger holds the pipe.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a busy machine may add to anything.
 const NOISE: Duration = Duration::from_secs(8);
 /// Rows are worked on by so many at once.
-const WORKERS: usize = 6;
+const WORKERS: usize = 12;
 
 /// What is wrong with a plugin.
 struct Behaviour {

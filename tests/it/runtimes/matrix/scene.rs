@@ -194,7 +194,8 @@ impl<'a> Scene<'a> {
         assert!(report.is_complete(), "{report:?}");
         if row.moment != Moment::Stopping {
             let killed = report.killed == [self.session.id()];
-            assert_eq!(killed, row.is_deaf(), "{report:?}");
+            let history = self.session.restart_history();
+            assert_eq!(killed, row.is_deaf(), "{report:?}, {history:?}");
         }
         self.ended(row, None, took)
     }
