@@ -22,6 +22,7 @@
 //! | 1 | `signals_at_every_thread_disturb_nothing` |
 //! | 1 | `a_stop_that_leaves_descendants_says_how_many_and_goes_on` |
 //! | 1 | `a_shutdown_returns_in_time_and_says_how_many_descendants_it_leaves` |
+//! | 1 | `a_shutdown_while_the_service_is_away_ends_in_time_and_the_next_host_ends_what_is_left` |
 //! | 1 | `a_run_that_never_ends_is_told_by_name_and_no_second_one_comes` |
 //! | 1 | `an_examination_without_end_holds_nothing_up` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
@@ -50,6 +51,8 @@
 //! | 2 | `the_last_request_wins_while_a_newcomer_is_let_in` |
 //! | 2 | `the_last_request_wins_before_a_handshake_is_answered` |
 //! | 2 | `a_stop_ends_a_restarts_wait_and_stays` |
+//! | 2 | `a_stop_while_the_service_is_away_ends_in_time_and_is_done_later` |
+//! | 2 | `a_flood_of_frames_that_mean_nothing_keeps_nothing_from_ending` |
 //! | 2 | `a_start_that_hangs_is_cancelled_by_a_stop_and_by_a_shutdown` |
 //! | 2 | `a_stop_ends_the_waiting_for_a_runtime_that_fails` |
 //! | 2 | `a_stop_while_it_is_cleared_ends_that` |
@@ -65,6 +68,9 @@
 //! | 3 | `a_restart_does_not_begin_beside_descendants_of_the_run_before` |
 //! | 3 | `a_restart_waits_for_descendants_and_gives_them_up_by_name` |
 //! | 3 | `a_restart_ends_one_process_and_starts_the_next` |
+//! | 3 | `what_a_plugin_has_is_kept_through_restarts_and_updates` |
+//! | 3 | `a_socket_that_is_cut_at_any_frame_costs_no_restart` |
+//! | 3 | `malicious_answers_keep_a_plugin_down_for_no_longer_than_they_come` |
 //! | 3 | `a_run_that_never_ends_is_told_by_name_and_no_second_one_comes` |
 //! | 3 | `a_start_waits_until_all_is_cleared` |
 //! | 4, nothing outlives its owner | `unloading_leaves_no_descriptor_no_thread_and_no_zombie` |

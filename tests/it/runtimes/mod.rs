@@ -23,6 +23,9 @@ mod life_cycle;
 mod matrix;
 // Never two processes of one plugin.
 mod one_process;
+// A service that is away, limits requests, lies or goes to sleep.
+#[cfg(feature = "sprites")]
+mod outages;
 // What plugins print.
 mod output;
 // Races at points where the host is held on purpose.

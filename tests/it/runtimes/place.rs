@@ -61,6 +61,13 @@ impl Place {
         }
     }
 
+    /// The name of a plugin's sprite, if it has one by now.
+    #[cfg(feature = "sprites")]
+    pub(crate) fn sprite(&self, id: InstallationId) -> Option<String> {
+        let (names, id) = (self.fake().sprites(), id.to_string());
+        names.into_iter().find(|name| name.ends_with(&id))
+    }
+
     pub(crate) fn provider(&self) -> RuntimeProvider {
         match self.kind {
             Kind::Local => RuntimeProvider::Local,
