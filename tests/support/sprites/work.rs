@@ -1,6 +1,6 @@
 //! The thread of a session: it moves input and output, and waits for the end of the process.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{
-    PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group,
+    Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, test_kill_process_group,
 };
 
 use super::command::{Started, resize};
@@ -157,7 +157,7 @@ impl Work {
         let code = status.code().or_else(|| signalled(status));
         let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255);
         let until = Instant::now() + GONE;
-        while test_kill_process_group(session.group).is_ok() {
+        while test_kill_process_group(session.group).is_ok() && has_living(session.group) {
             assert!(Instant::now() < until, "group {} does not die", session.id);
             std::thread::park_timeout(Duration::from_millis(1));
         }
@@ -173,4 +173,20 @@ impl Work {
         drop(state);
         session.changed.notify_all();
     }
+}
+
+/// Whether one of the group's processes runs. Those that have ended may wait for long to be reaped by whoever
+/// adopted them.
+fn has_living(group: Pid) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let stats =
+        processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    let mut fields = stats.filter_map(|stat| {
+        // The name before them may have any character.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let mut fields = fields.split(' ');
+        let state = fields.next()?.to_owned();
+        Some((state, fields.nth(1)?.parse::<i32>().ok()?))
+    });
+    fields.any(|(state, of)| of == group.as_raw_pid() && !matches!(&*state, "Z" | "X"))
 }
