@@ -70,8 +70,15 @@ impl<'a> Scene<'a> {
         }
         match row.moment {
             Moment::BeforeSpawn => unreachable!("held, see above"),
-            Moment::Spawned => self.said("started"),
-            Moment::Connecting => self.said("connected"),
+            // What is stopped before its start has been noticed is killed without having been asked.
+            Moment::Spawned => {
+                self.until(ReportedState::Connecting);
+                self.said("started");
+            }
+            Moment::Connecting => {
+                self.until(ReportedState::Connecting);
+                self.said("connected");
+            }
             Moment::Active | Moment::Stopping => self.until(ReportedState::Active),
             Moment::InCall => {
                 self.until(ReportedState::Active);
