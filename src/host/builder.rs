@@ -361,7 +361,7 @@ impl HostBuilder {
     /// - [`Error::ThreadLimit`] or [`Error::Io`] when the thread cannot be started.
     ///
     /// Whether the data directory can be written to is checked when a plugin starts, not here.
-    pub fn build(self) -> Result<Host> {
+    pub fn build(mut self) -> Result<Host> {
         self.limits.validate()?;
         self.timeouts.validate()?;
         self.policy.validate()?;
@@ -383,26 +383,7 @@ impl HostBuilder {
         let threads = Threads::with_limit(self.thread_limit.unwrap_or_else(Threads::default_limit));
         // Then no process of a plugin is on this machine.
         let is_elsewhere = self.runtime.is_none() && self.provider == RuntimeProvider::Sprites;
-        let runtime: Option<Arc<dyn Runtime>> = match (self.runtime, self.provider) {
-            (Some(runtime), _) => Some(runtime),
-            (None, RuntimeProvider::Local) => Some(Arc::new(Local)),
-            (None, RuntimeProvider::None) => None,
-            #[cfg(feature = "sprites")]
-            (None, RuntimeProvider::Sprites) => Some(Arc::new(Sprites::new(SpritesHost {
-                settings: self.sprites.unwrap_or_default(),
-                store: &self.store,
-                threads: &threads,
-                package_limits: &self.package_limits,
-                process_limits: &self.process_limits,
-                rpc_base_url: self.rpc_base_url.as_deref(),
-            })?)),
-            #[cfg(not(feature = "sprites"))]
-            (None, RuntimeProvider::Sprites) => {
-                return Err(Error::Unsupported(
-                    "this program was built without the feature 'sprites'",
-                ));
-            }
-        };
+        let runtime = self.take_runtime(&threads)?;
         #[cfg(feature = "conformance")]
         let runtime = match self.runtime_wrapper {
             Some(wrapper) => runtime.map(wrapper),
@@ -423,6 +404,12 @@ impl HostBuilder {
             scanner: scanner.clone(),
             threads: threads.clone(),
         };
+        let reaper = Reaper::start(&threads, keeper, scanner).inspect_err(|_| {
+            // It may have a thread by now.
+            if let Some(runtime) = &runtime {
+                runtime.shut_down();
+            }
+        })?;
         let settings = HostSettings {
             data_dir: self.data_dir,
             limits: self.limits,
@@ -436,7 +423,7 @@ impl HostBuilder {
             health: self.health,
         };
         let services = HostServices {
-            reaper: Reaper::start(&threads, keeper, scanner)?,
+            reaper,
             health: HealthMonitor::new(threads.clone()),
             threads,
             store: self.store,
@@ -466,6 +453,33 @@ impl HostBuilder {
         Ok(Host {
             owner: Arc::new(Owner { shared }),
         })
+    }
+
+    /// Makes what runs supervised plugins; `None` if they are disabled.
+    fn take_runtime(&mut self, threads: &Threads) -> Result<Option<Arc<dyn Runtime>>> {
+        if let Some(runtime) = self.runtime.take() {
+            return Ok(Some(runtime));
+        }
+        match self.provider {
+            RuntimeProvider::None => Ok(None),
+            RuntimeProvider::Local => Ok(Some(Arc::new(Local))),
+            #[cfg(feature = "sprites")]
+            RuntimeProvider::Sprites => Ok(Some(Arc::new(Sprites::new(SpritesHost {
+                settings: self.sprites.take().unwrap_or_default(),
+                store: &self.store,
+                threads,
+                package_limits: &self.package_limits,
+                process_limits: &self.process_limits,
+                rpc_base_url: self.rpc_base_url.as_deref(),
+            })?))),
+            #[cfg(not(feature = "sprites"))]
+            RuntimeProvider::Sprites => {
+                let _ = threads;
+                Err(Error::Unsupported(
+                    "this program was built without the feature 'sprites'",
+                ))
+            }
+        }
     }
 }
 

@@ -48,7 +48,7 @@ const LASTING: u32 = 2;
 
 const LONGEST_TOKEN: usize = 4096;
 
-/// Where the service is and who asks.
+/// Where the service is, and the account.
 pub(crate) struct ClientSettings {
     /// Such as `https://api.sprites.dev`.
     pub(crate) base_url: String,
@@ -69,7 +69,7 @@ struct ClientShared {
     token: Arc<Zeroizing<String>>,
     tls: Arc<ClientConfig>,
     threads: Threads,
-    /// Agents that nobody uses, each with at most one idle connection.
+    /// Agents that are not in use, each with at most one idle connection.
     lanes: Mutex<Vec<Lane>>,
 }
 

@@ -152,7 +152,7 @@ impl Program {
         self.has_stdin
     }
 
-    /// Calls `act` with the command. `detached_limit` is how long it may run on while nobody is connected.
+    /// Calls `act` with the command. `detached_limit` is how long it may run on without a connection.
     pub(super) fn with_command<T>(
         &self,
         detached_limit: Duration,

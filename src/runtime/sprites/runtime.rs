@@ -1,7 +1,7 @@
 //! `Sprites`: the runtime that runs plugins on sprites, one for each installation.
 //!
 //! What lives here: what precedes a run, in its order. What does not: how files get there (`deploy`), the
-//! program and its end (`program`, `run`), what becomes of sprites that nobody needs (`cleanup`).
+//! program and its end (`program`, `run`), what becomes of sprites that are not needed any more (`cleanup`).
 //!
 //! A process of a host that is gone has a token that is spent, and an address that may be gone too: it is
 //! never taken over. So before every start each program on the sprite is killed, and waited for until the

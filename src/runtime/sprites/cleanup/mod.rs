@@ -53,7 +53,7 @@ const LIST_TIME: Duration = Duration::from_secs(120);
 /// The client's requests want more than most threads do.
 const STACK: usize = 512 * 1024;
 
-/// Deletes sprites that nobody needs any more, until it is [stopped](Self::stop). A clone is another handle to the
+/// Deletes sprites that are not needed any more, until it is [stopped](Self::stop). A clone is another handle to the
 /// same one.
 #[derive(Clone)]
 pub(crate) struct Cleanup {

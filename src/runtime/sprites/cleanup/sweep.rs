@@ -14,7 +14,7 @@ pub(super) const PERIOD: Duration = Duration::from_secs(600);
 /// The most sprites that are deleted after one look.
 pub(super) const MOST: usize = 5;
 
-/// Since when the installations of sprites are missing, by a clock that nobody sets.
+/// Since when the installations of sprites are missing, by a clock that cannot be set.
 #[derive(Debug, Default)]
 pub(super) struct Sightings(BTreeMap<InstallationId, Instant>);
 

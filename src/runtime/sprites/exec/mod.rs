@@ -42,7 +42,7 @@ pub(crate) struct ExecCommand<'a> {
     pub(crate) directory: &'a str,
     /// Whether it reads what [`ExecWriter`] writes. If not, its standard input is at its end.
     pub(crate) has_stdin: bool,
-    /// How long it may run on while nobody is connected.
+    /// How long it may run on without a connection.
     pub(crate) detached_limit: Duration,
 }
 
@@ -100,7 +100,7 @@ impl Client {
         })
     }
 
-    /// Connects to a program that runs. What it printed while nobody was connected may be missing. Fails
+    /// Connects to a program that runs. What it printed without a connection may be missing. Fails
     /// with [`NotFound`](SpritesProblem::NotFound) if it has ended.
     pub(crate) fn attach(
         &self,

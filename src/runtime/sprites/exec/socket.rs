@@ -1,7 +1,7 @@
 //! An exec socket: one thread reads it, and any others write and close.
 //!
 //! The connection is non-blocking, and one lock guards it with the state of its WebSocket. It is held only
-//! while bytes that are there are read, or bytes that find room are written; who has to wait polls the
+//! while bytes that are there are read, or bytes that find room are written; a thread that has to wait polls the
 //! socket without it. What a writer leaves unwritten (and pongs, which tungstenite queues while it reads) goes
 //! out when the reader sees room for it: the writer wakes the reader through a pipe, so that it polls for
 //! room too. Closing shuts the socket down, which ends every wait.

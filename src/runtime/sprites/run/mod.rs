@@ -49,7 +49,7 @@ pub(crate) struct RunSetup {
 /// The times of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunLimits {
-    /// How long the program may run on while nobody is connected; the service is told, and ends it then.
+    /// How long the program may run on without a connection; the service is told, and ends it then.
     pub(crate) detached: Duration,
     /// How long it is tried to connect again.
     pub(crate) attach: Duration,
@@ -103,7 +103,7 @@ pub(crate) enum Loss {
         "the connection to the sprite was lost, and what was under way between plugin and host with it"
     )]
     Stream,
-    /// Nobody could be asked, for as long as the service lets the program run on, and longer.
+    /// The service did not answer, for as long as the service lets the program run on, and longer.
     #[error(
         "the connection to the sprite was lost, and it could not be learned whether the program has ended"
     )]
@@ -141,7 +141,7 @@ struct RunState {
 ///
 /// # Errors
 /// The program cannot be started: the service's errors, those of threads and descriptors, and
-/// [`Cancelled`](SpritesProblem::Cancelled). It may have been started all the same. Then nobody is connected to it,
+/// [`Cancelled`](SpritesProblem::Cancelled). It may have been started all the same. Then there is no connection to it,
 /// and the service ends it after [`RunLimits::detached`] if the next start does not do so before.
 ///
 /// # Blocking

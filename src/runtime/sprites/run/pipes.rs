@@ -33,7 +33,7 @@ pub(super) fn prefer_room(pipe: &OwnedFd) {
 }
 
 impl OutputPipe {
-    /// Writes all of it, or drops it if nobody reads any more. Waits for room for as long as the run goes on;
+    /// Writes all of it, or drops it if it is not read any more. Waits for room for as long as the run goes on;
     /// false when it is over.
     pub(super) fn write(&mut self, mut bytes: &[u8], over: &Interrupt) -> bool {
         while let (Some(pipe), false) = (&mut self.0, bytes.is_empty()) {
