@@ -116,9 +116,18 @@ impl<'a> Socket<'a> {
         }
         while !self.service.has_ended() {
             if self.service.switches().silence {
-                let sleeper = &attached.sleeper;
-                wake::wait(&mut [PollFd::new(sleeper, PollFlags::IN)], None);
-                sleeper.clear();
+                // Nothing is read, but the end of the connection is told all the same: that of a session that
+                // is not there any more is found in no other way.
+                let stream = self.web.get_ref().as_fd();
+                let mut descriptors = [
+                    PollFd::new(&attached.sleeper, PollFlags::IN),
+                    PollFd::from_borrowed_fd(stream, PollFlags::empty()),
+                ];
+                wake::wait(&mut descriptors, None);
+                if !descriptors[1].revents().is_empty() {
+                    return Ok(());
+                }
+                attached.sleeper.clear();
                 continue;
             }
             if let Next::Ended = self.receive(Some(attached))? {
