@@ -3,14 +3,11 @@
 //! with whatever is left.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use plugin_runner::ReportedState::Restarting;
-use plugin_runner::listener::Listener;
 use plugin_runner::manager::PackageSource;
 use plugin_runner::plugin_log::{Followed, Follower};
 use plugin_runner::protocol::{Manifest, Transport};
@@ -25,7 +22,7 @@ use serde_json::json;
 use crate::fake_sprites;
 use crate::sprites::{Answer, Fake, Fault, SocketFault};
 use crate::support::events::Details as _;
-use crate::support::host::{Setup, TestHost, active, supervised};
+use crate::support::host::{TestHost, active, supervised};
 use crate::support::lifeline::Lifeline;
 use crate::support::plugin::{TRANSPORTS, call, manifest, package};
 use crate::support::{LONG, failed, names, number, wait_until, wait_within};
@@ -40,11 +37,8 @@ const STARTS: &[&str] = &["alone", "write-file", "starts"];
 
 /// A host whose plugins run on sprites.
 struct Stage {
-    /// Ends before the host.
-    _listener: Listener,
     host: TestHost,
     fake: Fake,
-    _reserved: OwnedFd,
 }
 
 impl Deref for Stage {
@@ -58,28 +52,21 @@ impl Deref for Stage {
 impl Stage {
     fn new(test: &'static str) -> Self {
         let fake = Fake::start();
-        let (reserved, address) = reserve();
         let settings = SpritesSettings::new(fake.token()).api_url(fake.url());
-        let mut setup = Setup::new(test);
-        setup.deaf();
-        setup.policy(|policy| {
-            policy
-                .max_restart_attempts(0)
-                .crash_threshold(Duration::from_secs(3600))
+        let host = TestHost::with(test, |setup| {
+            setup.policy(|policy| {
+                policy
+                    .max_restart_attempts(0)
+                    .crash_threshold(Duration::from_secs(3600))
+            });
+            setup.run_elsewhere(move |builder, url| {
+                builder
+                    .runtime_provider(RuntimeProvider::Sprites)
+                    .sprites(settings)
+                    .rpc_base_url(url)
+            });
         });
-        setup.configure(move |builder| {
-            builder
-                .runtime_provider(RuntimeProvider::Sprites)
-                .sprites(settings)
-                .rpc_base_url(format!("http://{address}"))
-        });
-        let host = setup.start();
-        Self {
-            _listener: host.listen(&address.to_string()).unwrap(),
-            host,
-            fake,
-            _reserved: reserved,
-        }
+        Self { host, fake }
     }
 
     /// An archive of the scripted plugin, or of what `script` says instead.
@@ -222,19 +209,6 @@ fn expect_logged(log: &mut Follower, words: &[&str]) {
             return;
         }
     }
-}
-
-/// A port on which nothing else listens while the socket is there. It may be bound once more by whoever
-/// names it, as listeners of the standard library are, and is given to nobody who takes any.
-pub(crate) fn reserve() -> (OwnedFd, SocketAddr) {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname};
-    use rustix::net::{socket_with, sockopt};
-    let flags = SocketFlags::CLOEXEC;
-    let reserved = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-    sockopt::set_socket_reuseaddr(&reserved, true).unwrap();
-    bind(&reserved, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-    let address = SocketAddr::try_from(getsockname(&reserved).unwrap()).unwrap();
-    (reserved, address)
 }
 
 /// The session's announcement and what the plugin says when it starts: once they are there, it has its environment.

@@ -272,7 +272,7 @@ impl TestHost {
 
 /// A port on which nothing else listens while the socket is there. It may be bound once more by whoever
 /// names it, as listeners of the standard library are, and is given to nobody who takes any.
-fn reserve() -> (OwnedFd, u16) {
+pub(crate) fn reserve() -> (OwnedFd, u16) {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname};
     use rustix::net::{socket_with, sockopt};
     let flags = SocketFlags::CLOEXEC;

@@ -17,9 +17,9 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use super::operation::Operation;
-use crate::sprites_losses::reserve;
 use crate::support::LONG;
 use crate::support::alone;
+use crate::support::host::reserve;
 use crate::support::plugin::manifest;
 
 /// The ignored test that is this process.
@@ -105,7 +105,8 @@ fn heard(line: &str) -> Option<Said> {
 fn runs_a_host() {
     let settings: Settings = serde_json::from_str(&std::env::var(SETTINGS).unwrap()).unwrap();
     // One of its own, as a host that comes up elsewhere.
-    let (_reserved, address) = reserve();
+    let (_reserved, port) = reserve();
+    let address = format!("127.0.0.1:{port}");
     let store = Arc::new(SqliteStore::open(&settings.folder).unwrap());
     let policy = RestartPolicy::default();
     let host = Host::builder()
@@ -122,7 +123,7 @@ fn runs_a_host() {
         )
         .build()
         .unwrap();
-    let _listener = host.listen(&address.to_string()).unwrap();
+    let _listener = host.listen(&address).unwrap();
     let manager = Manager::new(host).unwrap();
     for line in std::io::stdin().lock().lines() {
         let operation = serde_json::from_str(&line.unwrap()).unwrap();
@@ -154,7 +155,20 @@ fn act(manager: &Manager, operation: Operation) -> Result<Said> {
         }
         Operation::Activate { id: plugin } => drop(manager.activate(id(plugin), LONG)?),
         Operation::Deactivate { id: plugin } => drop(manager.deactivate(id(plugin), LONG)?),
-        Operation::Remove { id: plugin } => drop(manager.remove(id(plugin))?),
+        Operation::Remove {
+            id: plugin,
+            keeps_data: false,
+        } => drop(manager.remove(id(plugin))?),
+        Operation::Remove {
+            id: plugin,
+            keeps_data: true,
+        } => drop(manager.remove_keeping_data(id(plugin))?),
+        Operation::ShutDown => {
+            let report = manager.host().clone().shutdown(LONG);
+            if !report.is_complete() {
+                return Ok(Said::Failed(format!("{report:?}")));
+            }
+        }
         Operation::Show => {
             let all = manager.list()?;
             return Ok(Said::Plugins(

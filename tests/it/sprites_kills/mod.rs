@@ -52,6 +52,13 @@ fn is_long() -> bool {
     number("PLUGIN_RUNNER_LONG").is_some_and(|number| number > 0)
 }
 
+fn remove(id: String) -> Operation {
+    Operation::Remove {
+        id,
+        keeps_data: false,
+    }
+}
+
 /// The only plugin.
 fn only(scene: &Scene) -> String {
     let mut plugins = scene.plugins();
@@ -69,7 +76,7 @@ fn a_first_start_goes_on_where_a_host_was_killed() {
                 // The host was killed before it was told to start it.
                 scene.act(&Operation::Activate { id: id.clone() });
             }
-            scene.act(&Operation::Remove { id });
+            scene.act(&remove(id));
         }
     });
     println!("{count} hosts killed at a first start");
@@ -88,7 +95,7 @@ fn a_plugin_that_was_left_running_is_ended_before_it_is_started() {
         }
         println!("{} hosts killed at a boot", count + 3);
         let id = only(&scene);
-        scene.act(&Operation::Remove { id });
+        scene.act(&remove(id));
     }
     scene.finish();
 }
@@ -120,24 +127,38 @@ fn a_stop_that_a_kill_of_the_host_cut_short_is_done_by_the_next() {
             }
         });
         println!("{count} hosts killed at a stop");
-        scene.act(&Operation::Remove { id });
+        scene.act(&remove(id));
     }
+    scene.finish();
+}
+
+#[test]
+fn a_shutdown_that_a_kill_of_the_host_cut_short_loses_nothing() {
+    let mut scene = Scene::new("sprites-kills-shutdown");
+    for is_stdio in [false, true] {
+        let install = scene.install(is_stdio);
+        scene.act(&install);
+    }
+    let count = at_each_request(&mut scene, |_, _| Operation::ShutDown, |_| {});
+    println!("{count} hosts killed at a shutdown");
     scene.finish();
 }
 
 #[test]
 fn the_sprite_of_a_removed_plugin_is_deleted_whenever_a_host_is_killed() {
     let mut scene = Scene::new("sprites-kills-remove");
-    let remove = |scene: &mut Scene, at: usize| {
-        if scene.plugins().is_empty() {
-            let install = scene.install(at % 2 == 1);
-            scene.act(&install);
-        }
-        let id = only(scene);
-        Operation::Remove { id }
-    };
-    let count = at_each_request(&mut scene, remove, |_| {});
-    println!("{count} hosts killed at a removal");
+    for keeps_data in [false, true] {
+        let remove = |scene: &mut Scene, at: usize| {
+            if scene.plugins().is_empty() {
+                let install = scene.install(at % 2 == 1);
+                scene.act(&install);
+            }
+            let id = only(scene);
+            Operation::Remove { id, keeps_data }
+        };
+        let count = at_each_request(&mut scene, remove, |_| {});
+        println!("{count} hosts killed at a removal");
+    }
     scene.finish();
 }
 
@@ -159,7 +180,7 @@ fn what_a_host_that_is_gone_has_asked_for_does_no_harm_later() {
                 let update = scene.update(&id, at % 2 == 0);
                 scene.act(&update);
             }
-            scene.act(&Operation::Remove { id });
+            scene.act(&remove(id));
         }
     }
     panic!("the operation has no end");
@@ -172,10 +193,14 @@ fn choose(scene: &mut Scene, random: &mut Random) -> Operation {
         return scene.install(random.one_in(2));
     }
     let (id, is_wanted) = random.choose(&plugins).clone();
-    match random.below(8) {
-        0 => Operation::Remove { id },
+    match random.below(9) {
+        0 => Operation::Remove {
+            id,
+            keeps_data: random.one_in(3),
+        },
         1..=3 => scene.update(&id, random.one_in(2)),
         4 | 5 => Operation::Boot,
+        6 => Operation::ShutDown,
         _ if is_wanted => Operation::Deactivate { id },
         _ => Operation::Activate { id },
     }

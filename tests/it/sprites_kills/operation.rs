@@ -27,7 +27,10 @@ pub(super) enum Operation {
     },
     Remove {
         id: String,
+        keeps_data: bool,
     },
+    /// Ends what runs, and can do no more. Plugins are wanted as they were.
+    ShutDown,
     /// Says which plugins there are.
     Show,
 }

@@ -30,6 +30,8 @@ struct Known {
     versions: BTreeSet<u64>,
     is_wanted: BTreeSet<bool>,
     may_be_gone: bool,
+    /// Its sprite, if that is to stay when it is gone.
+    kept: Option<String>,
     /// The ids of its processes so far.
     starts: Vec<String>,
     /// What its own file holds, once it has one.
@@ -44,6 +46,8 @@ pub(super) struct Scene {
     /// The version of a plugin that may have been installed.
     installing: Option<u64>,
     versions: u64,
+    /// The sprites of removed plugins that are kept for their data.
+    kept: BTreeSet<String>,
     /// The number of a request that a host has made and the service does after its end.
     late: Option<usize>,
     folder: TestDir,
@@ -69,6 +73,7 @@ impl Scene {
             plugins: BTreeMap::new(),
             installing: None,
             versions: 0,
+            kept: BTreeSet::new(),
             late: None,
             folder,
         };
@@ -193,7 +198,7 @@ impl Scene {
 
     fn begin(&mut self, operation: &Operation) {
         match operation {
-            Operation::Boot | Operation::Show => {}
+            Operation::Boot | Operation::Show | Operation::ShutDown => {}
             Operation::Install { version, .. } => {
                 self.installing = Some(*version);
             }
@@ -202,7 +207,12 @@ impl Scene {
             }
             Operation::Activate { id } => drop(self.known(id).is_wanted.insert(true)),
             Operation::Deactivate { id } => drop(self.known(id).is_wanted.insert(false)),
-            Operation::Remove { id } => self.known(id).may_be_gone = true,
+            Operation::Remove { id, keeps_data } => {
+                let sprite = self.sprite(id);
+                let known = self.known(id);
+                known.may_be_gone = true;
+                known.kept = sprite.filter(|_| *keeps_data);
+            }
         }
         self.driver().tell(operation);
     }
@@ -212,7 +222,7 @@ impl Scene {
     fn ended(&mut self, operation: &Operation, said: &Said) {
         assert!(matches!(said, Said::Done), "{operation:?}: {said:?}");
         match operation {
-            Operation::Boot | Operation::Show => {}
+            Operation::Boot | Operation::Show | Operation::ShutDown => {}
             Operation::Install { version, .. } => {
                 assert_eq!(self.installing, Some(*version));
             }
@@ -221,7 +231,10 @@ impl Scene {
             }
             Operation::Activate { id } => self.known(id).is_wanted = [true].into(),
             Operation::Deactivate { id } => self.known(id).is_wanted = [false].into(),
-            Operation::Remove { id } => drop(self.plugins.remove(id)),
+            Operation::Remove { id, .. } => {
+                let known = self.plugins.remove(id);
+                self.kept.extend(known.and_then(|known| known.kept));
+            }
         }
     }
 
@@ -283,14 +296,22 @@ impl Scene {
         self.plugins.retain(|id, known| {
             let is_there = names.contains(&**id);
             assert!(is_there || known.may_be_gone, "{id} is gone: {known:?}");
+            if !is_there {
+                self.kept.extend(known.kept.take());
+            }
             is_there
         });
         wait_until("the sprites of removed plugins to be deleted", || {
             let sprites = self.own_sprites();
-            sprites
-                .iter()
-                .all(|sprite| names.iter().any(|id| sprite.ends_with(id)))
+            let is_needed = |sprite: &String| {
+                self.kept.contains(sprite) || names.iter().any(|id| sprite.ends_with(id))
+            };
+            sprites.iter().all(is_needed)
         });
+        for kept in &self.kept {
+            assert!(!self.starts(kept).is_empty(), "the data on {kept} is gone");
+            assert!(self.fake.sessions(kept).is_empty(), "it runs on");
+        }
         for name in FOREIGN {
             assert!(self.fake.sprites().iter().any(|sprite| sprite == name));
         }
@@ -309,6 +330,7 @@ impl Scene {
                 versions: [version].into(),
                 is_wanted: [false, true].into(),
                 may_be_gone: false,
+                kept: None,
                 starts: Vec::new(),
                 own_text: None,
             };
@@ -323,6 +345,7 @@ impl Scene {
         known.versions = [version].into();
         known.is_wanted = [plugin.is_wanted].into();
         known.may_be_gone = false;
+        known.kept = None;
     }
 
     /// A plugin is as it is wanted, with all it had; and it never ran twice.
