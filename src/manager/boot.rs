@@ -86,7 +86,7 @@ impl Manager {
                 "it is not set, and no listener is there for plugins to connect to",
             ));
         }
-        inner.end_left_over(&others, deadline);
+        inner.end_left_over(&others);
         let mut report = inner.boot_all(&records, deadline);
         report.took = began.elapsed();
         Ok(report)
@@ -137,16 +137,19 @@ impl ManagerInner {
 
     /// Ends what an earlier host may have left of plugins that are not to be started: one that was killed
     /// while it stopped them. Loading them does it.
-    fn end_left_over(&self, records: &[Record], deadline: Deadline) {
+    fn end_left_over(&self, records: &[Record]) {
         let runtime = self.context().services.runtime.as_ref();
         if runtime.is_none_or(|runtime| runtime.outlives_host().is_none()) {
             return;
         }
-        let supervised = records
-            .iter()
-            .filter(|record| record.mode() == PluginMode::Supervised);
-        for record in supervised {
-            if let Err(error) = self.load_for_boot(record.id, deadline) {
+        // What is loaded has been seen to, and may have been started by the embedder.
+        let is_left = |record: &&Record| {
+            record.mode() == PluginMode::Supervised && self.host.session(record.id).is_none()
+        };
+        for record in records.iter().filter(is_left) {
+            // Without waiting: the wanted ones are yet to be started.
+            let at_once = Deadline::after(Duration::ZERO);
+            if let Err(error) = self.load_for_boot(record.id, at_once) {
                 let plugin = self.display_name(record.id);
                 log::warn!("{plugin}: what earlier hosts left of it may be running: {error}");
             }

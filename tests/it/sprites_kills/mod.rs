@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use self::operation::{Moment, Operation};
 use self::scene::Scene;
 use crate::random::Random;
+use crate::sprites::Fake;
 use crate::support::number;
 
 /// More requests than any operation makes.
@@ -93,7 +94,10 @@ fn a_plugin_that_was_left_running_is_ended_before_it_is_started() {
         for moment in [Moment::Opened, Moment::Begun, Moment::Done] {
             scene.kill(&Operation::Boot, moment);
         }
-        println!("{} hosts killed at a boot", count + 3);
+        // Its process stands still, or is gone.
+        scene.kill_and_sleep(Fake::go_warm);
+        scene.kill_and_sleep(Fake::go_cold);
+        println!("{} hosts killed at a boot", count + 5);
         let id = only(&scene);
         scene.act(&remove(id));
     }

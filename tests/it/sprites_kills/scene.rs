@@ -139,6 +139,17 @@ impl Scene {
         has_come
     }
 
+    /// Kills the host, has every sprite fall asleep, and boots another host.
+    #[track_caller]
+    pub(super) fn kill_and_sleep(&mut self, sleep: fn(&Fake, &str)) {
+        self.driver = None;
+        for sprite in self.own_sprites() {
+            sleep(&self.fake, &sprite);
+        }
+        self.driver = Some(Driver::start(&self.settings));
+        self.act(&Operation::Boot);
+    }
+
     /// Has the service wait at that moment. Returns what was asked and begun before.
     fn arm(&mut self, moment: Moment) -> (usize, usize) {
         let before = (self.fake.calls().0.len(), self.begun());
