@@ -301,7 +301,8 @@ fn a_service_that_is_away_for_a_minute_costs_no_restart() {
             let mut plugin = stage.running(transport);
             let before = stage.uploads();
             stage.fake.set(|switches| switches.away = true);
-            std::thread::sleep(Duration::from_secs(seconds));
+            let (began, time) = (Instant::now(), Duration::from_secs(seconds));
+            wait_within("the outage to be over", LADDER, || began.elapsed() >= time);
             stage.fake.set(|switches| switches.away = false);
             if transport == Transport::WebSocket && seconds < 60 {
                 let sprite = plugin.sprite();

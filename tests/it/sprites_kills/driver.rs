@@ -53,7 +53,7 @@ pub(super) struct Shown {
     pub(super) sha256: String,
     pub(super) is_wanted: bool,
     pub(super) state: String,
-    /// How its runs under this host have ended, but for those that were to be stopped.
+    /// How its runs under this host have ended, but for those that no plugin is to blame for.
     pub(super) ends: Vec<String>,
 }
 
@@ -190,7 +190,12 @@ fn shown(manager: &Manager, plugin: &Installation) -> Shown {
         state: format!("{:?}", plugin.reported_state()),
         ends: ends
             .iter()
-            .filter(|end| end.problem.cause() != Some(EndCause::Stopped))
+            .filter(|end| match end.problem.cause() {
+                Some(EndCause::Stopped) => false,
+                // Failures of the service, if they are not counted.
+                Some(EndCause::CouldNotPrepare | EndCause::ConnectionLost) => end.given_up,
+                _ => true,
+            })
             .map(|end| format!("{end:?}"))
             .collect(),
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use self::operation::{Moment, Operation};
 use self::scene::Scene;
 use crate::random::Random;
-use crate::sprites::Fake;
+use crate::sprites::{Answer, Fake, Fault};
 use crate::support::number;
 
 /// More requests than any operation makes.
@@ -220,6 +220,16 @@ fn moment(random: &mut Random) -> Moment {
     }
 }
 
+/// What the service does wrong, when the next host boots; the plugin is not to blame.
+fn fault(random: &mut Random) -> Fault {
+    match random.below(5) {
+        0 => Fault::Drop,
+        1 | 2 => Fault::DoneDrop,
+        3 => Fault::Answer(Answer::html(503)),
+        _ => Fault::Answer(Answer::rate_limited("rate_limited", Some(1), None)),
+    }
+}
+
 #[test]
 fn nothing_is_lost_or_doubled_whenever_a_host_is_killed() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -233,7 +243,11 @@ fn nothing_is_lost_or_doubled_whenever_a_host_is_killed() {
     for trial in 0..trials {
         let mut random = Random::new(seed, trial);
         let (operation, moment) = (choose(&mut scene, &mut random), moment(&mut random));
-        println!("seed {seed}, trial {trial}: {operation:?}, {moment:?}");
+        if random.one_in(3) {
+            scene.next_fault = Some((random.below(12), fault(&mut random)));
+        }
+        let then = format!("{:?}", scene.next_fault);
+        println!("seed {seed}, trial {trial}: {operation:?}, {moment:?}, then {then:.40}");
         if scene.kill(&operation, moment) {
             *killed.entry(operation.name()).or_default() += 1;
         } else {

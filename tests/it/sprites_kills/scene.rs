@@ -50,6 +50,8 @@ pub(super) struct Scene {
     kept: BTreeSet<String>,
     /// The number of a request that a host has made and the service does after its end.
     late: Option<usize>,
+    /// What the next host's boot meets, after so many requests.
+    pub(super) next_fault: Option<(usize, Fault)>,
     folder: TestDir,
 }
 
@@ -75,6 +77,7 @@ impl Scene {
             versions: 0,
             kept: BTreeSet::new(),
             late: None,
+            next_fault: None,
             folder,
         };
         scene.act(&Operation::Boot);
@@ -133,9 +136,16 @@ impl Scene {
         if let Some(said) = said {
             self.ended(operation, &said);
         }
-        self.fake.set(|switches| *switches = Switches::default());
+        self.fake.set(|switches| {
+            *switches = Switches::default();
+            if let Some((skipped, fault)) = self.next_fault.take() {
+                switches.next(skipped, "*", Fault::Delay(Duration::ZERO));
+                switches.next(1, "*", fault);
+            }
+        });
         self.driver = Some(Driver::start(&self.settings));
         self.act(&Operation::Boot);
+        self.fake.set(|switches| *switches = Switches::default());
         has_come
     }
 
