@@ -42,7 +42,7 @@ use std::thread::JoinHandle;
 
 use rustls::ServerConfig;
 
-pub(crate) use calls::Calls;
+pub(crate) use calls::{Call, Calls};
 pub(crate) use files::LARGEST;
 pub(crate) use http::Answer;
 pub(crate) use sprite::Status;
