@@ -74,7 +74,6 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
         None => DataDir::temporary()?,
     };
     if sampling {
-        say("no plugin given, so this runs the built-in sample; Ctrl-C ends it");
         records.push(sample_record(&data, arguments.runtime)?);
     }
     if data.is_kept() {
@@ -94,6 +93,10 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     let listener = host
         .listen(arguments.listen.as_str())
         .map_err(|error| CliError::from(error).about(format!("--listen {}", arguments.listen)))?;
+    // Not before the arguments are known to be good.
+    if sampling {
+        say("no plugin given, so this runs the built-in sample; Ctrl-C ends it");
+    }
     let format = if arguments.json {
         Format::Json(Json::new(&plugins))
     } else {
@@ -411,5 +414,6 @@ fn tell(
 /// Prints a message to standard error.
 pub(super) fn say(text: &str) {
     // Without standard error there is no other way.
-    let _ = writeln!(io::stderr(), "plugin-runner: {text}");
+    // At once, or a line of standard output could come in between on a terminal.
+    let _ = io::stderr().write_all(format!("plugin-runner: {text}\n").as_bytes());
 }
