@@ -93,7 +93,8 @@ struct RunArguments {
     listen: String,
     /// Where plugins run: local, as child processes; or sprites, in remote sandboxes, to which they are
     /// uploaded. That needs --public-url, SPRITES_API_KEY in the environment, and SPRITES_API_URL if the service
-    /// is not at https://api.sprites.dev. Without --data the sprites are deleted at the end.
+    /// is not at https://api.sprites.dev. Without --data the sprites are deleted at the end. With it they stay,
+    /// and are paid for, until somebody deletes them at the service; their names begin with `pr-`.
     #[arg(long, value_name = "NAME", default_value = "local", value_parser = runtime)]
     runtime: RuntimeProvider,
     /// URL at which plugins reach the address of --listen, such as wss://plugins.example.com

@@ -26,7 +26,10 @@ const SLOW: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`CliError`] names what is missing.
 pub(crate) fn settings(arguments: &RunArguments) -> Result<SpritesSettings, CliError> {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let variable = |name| {
+        let value = std::env::var(name).ok();
+        value.filter(|value| !value.trim().is_empty())
+    };
     let Some(key) = variable(KEY) else {
         return Err(CliError::usage(format!(
             "--runtime sprites needs the key of an account at sprites.dev in the environment variable {KEY}"

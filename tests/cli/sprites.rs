@@ -155,7 +155,7 @@ fn a_plugin_that_fails_errs_with_what_it_printed() {
 /// The environment, the arguments, the exit code, and what the sentence has in it.
 const MISTAKES: &str = "
 SPRITES_API_KEY= | --public-url wss://p.example | 2 | needs the key of an account at sprites.dev in the environment variable SPRITES_API_KEY
-SPRITES_API_KEY=\t | --public-url wss://p.example | 2 | SPRITES_API_KEY: it is missing or empty
+SPRITES_API_KEY=\t | --public-url wss://p.example | 2 | needs the key of an account at sprites.dev
 SPRITES_API_KEY=a\tb | --public-url wss://p.example | 2 | SPRITES_API_KEY: it has a space or another character
 SPRITES_API_URL=sprites.dev | --public-url wss://p.example | 2 | SPRITES_API_URL: it is not a URL
 SPRITES_API_URL=ftp://sprites.dev | --public-url wss://p.example | 2 | SPRITES_API_URL: 
