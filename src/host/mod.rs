@@ -383,13 +383,29 @@ impl HostShared {
     }
 }
 
+/// Joins the items to text for a log line.
+fn listed(items: impl Iterator<Item = String>) -> String {
+    let text = items.collect::<Vec<_>>().join(", ");
+    if text.is_empty() {
+        "none".to_owned()
+    } else {
+        text
+    }
+}
+
 impl Drop for Owner {
     fn drop(&mut self) {
         let report = self
             .shared
             .shut_down(self.shared.context.settings.timeouts.stop);
         if !report.is_complete() {
-            log::warn!("host dropped, but not everything ended: {report:?}");
+            let ids = report.unfinished.iter().map(ToString::to_string);
+            log::warn!(
+                "the host was dropped, and {:.1?} later not everything has ended; plugins: {}; threads: {}",
+                report.took,
+                listed(ids),
+                listed(report.threads.iter().cloned())
+            );
         }
     }
 }
