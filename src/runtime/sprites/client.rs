@@ -131,7 +131,9 @@ impl Client {
     pub(crate) fn new(settings: ClientSettings, threads: Threads) -> Result<Self> {
         let token = Zeroizing::new(settings.token.trim().to_owned());
         if token.is_empty() {
-            return Err(Error::setting("SPRITES_API_KEY", "it is missing or empty"));
+            let problem =
+                "it is missing or empty; give the key of the account with `HostBuilder::sprites`";
+            return Err(Error::setting("SPRITES_API_KEY", problem));
         }
         if token.len() > LONGEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             let problem = "it has a space or another character that no token has, or is too long";

@@ -210,7 +210,8 @@ impl Runtime for Sprites {
     fn accept(&self, record: &Record, store: &dyn Store) -> Result<()> {
         if record.overrides.process_limits != ProcessLimits::default() {
             return Err(Error::Unsupported(
-                "the plugin has limits of its own for its process, which cannot be set on a sprite",
+                "the plugin has limits of its own for its process, which cannot be set on a sprite; take them \
+                 away with `Manager::set_overrides`",
             ));
         }
         match self.release(record, store, &|| false) {
