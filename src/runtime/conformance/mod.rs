@@ -24,12 +24,17 @@
 //!
 //! Each promise is a check with a name, which a [`Violation`] has. A check builds a host of its own, in an
 //! empty directory, and installs a plugin: a script for `/bin/sh` that speaks over its standard input and
-//! output, and uses `cat`, `mkdir`, `sleep`, `tr` and `wc`. Where the runtime starts plugins, these have to be.
+//! output, and uses `cat`, `mkdir`, `sleep`, `tr` and `wc`. These have to be there where the runtime starts plugins.
+//!
+//! The checks show what an embedder cannot see otherwise, such as a second run beside the first one. They do not
+//! take away the service behind a runtime: how it behaves while that cannot be reached is for tests of its own
+//! ([`RunHandle`](super::RunHandle), [`RunExit::lost`](super::RunExit::lost)). A violation is told by its symptom:
+//! with a [`signal`](super::RunHandle::signal) that blocks, for example, a plugin is killed that would have ended.
 //!
 //! Every wait has a deadline: a minute for whatever is waited for, such as a start, an answer, a line in the log
 //! or a stop; five seconds for what has to happen soon, such as the notice of an end or the return of a cancelled
 //! start; a second for whatever must not block. The grace of a stop is three seconds. With a runtime that is
-//! quick, all checks together take less than a minute, most of it graces.
+//! quick, all checks together take about a minute, most of it graces, and up to twice that on a busy machine.
 
 mod bench;
 mod ending;
@@ -84,7 +89,7 @@ const LIMITS: Limits = Limits {
 /// Data directory, timeouts, restart policy and output tap are the check's own.
 ///
 /// # Blocking
-/// Less than a minute with a runtime that is quick; each wait of a check has a [deadline](self).
+/// About a minute with a runtime that is quick; each wait of a check has a [deadline](self).
 ///
 /// # Errors
 /// The first promise that is not kept.
