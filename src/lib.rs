@@ -15,6 +15,7 @@
 //! | give one plugin its own environment, limits or labels | [`Manager::set_overrides`], [`Manager::set_labels`] |
 //! | keep records in SQLite, in memory, or in a database of my own | [`SqliteStore`], [`MemoryStore`], [`Store`] |
 //! | check a package before it is installed | [`package::review`], [`package::Archive`] |
+//! | run plugins in containers, on other machines, in sandboxes | [`HostBuilder::runtime`] with a [`runtime::Runtime`] of my own; [`HostBuilder::sprites`] |
 //! | let plugins connect in | [`Host::listen`]; [`Host::accept`] for streams that I accept |
 //! | let plugins connect on the port of my own HTTP server | [`Host::admit`] |
 //! | let plugins connect in some other way | [`Session::connect`], with a [`duplex`] of my own |
@@ -42,16 +43,16 @@
 //! | `sdk` | yes | [`sdk`], for writing a plugin |
 //! | `cli` | yes | the `plugin-runner` program |
 //! | `fetch` | yes | installing a package from a URL; needs a C compiler |
-//! | `sprites` | yes | the client of Sprites, a service with remote sandboxes; no plugin runs there yet |
+//! | `sprites` | yes | running plugins on [Sprites](https://sprites.dev), a service with remote sandboxes; needs a C compiler |
 //! | `sqlite` | yes | [`SqliteStore`]; needs a C compiler |
-//! | `conformance` | no | `store::conformance`, which tests a store of one's own |
+//! | `conformance` | no | `store::conformance` and `runtime::conformance`, which test a store or a runtime of one's own |
 //!
 //! A plugin in Rust takes `plugin-runner = { version = "0.1", default-features = false, features = ["sdk"] }`,
 //! which is 46 crates in all.
 //!
 //! # Threads
 //!
-//! A host has one reaper, which owns every process; one thread per loaded session, which reads its
+//! A host has one reaper, which owns every run of a plugin; one thread per loaded session, which reads its
 //! connection; one per listener; and, while there is work, one per handshake, log and handler. All come from
 //! one budget, see [`Host::thread_limit`]. Handlers run on capped workers, never on a thread that reads.
 //!

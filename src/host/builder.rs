@@ -121,8 +121,17 @@ impl HostBuilder {
     }
 
     /// Runs supervised plugins on sprites, the remote sandboxes of this account, each plugin on one of its own; sets
-    /// the provider to [`RuntimeProvider::Sprites`]. Needs [`rpc_base_url`](Self::rpc_base_url), an address at which
-    /// they reach this host, and a [store](Self::store) that keeps [notes](Store#notes). Needs the feature `sprites`.
+    /// the provider to [`RuntimeProvider::Sprites`]. Needs the feature `sprites`. [`build`](Self::build) refuses it
+    /// without, or with, what follows:
+    ///
+    /// - [`rpc_base_url`](Self::rpc_base_url) has to be an address at which sprites reach this host, so not
+    ///   `localhost`. Take `wss://`: with `ws://` everything that plugins and host say can be read on the way, which
+    ///   is not refused.
+    /// - The [store](Self::store) has to keep [notes](Store#notes), and should be one that lasts: sprites of a store
+    ///   that is gone, such as the default one in memory, are found by no later host, and are paid for until
+    ///   somebody deletes them at the service.
+    /// - [`process_limits`](Self::process_limits) cannot be set. A plugin that has
+    ///   [limits of its own](crate::Overrides::process_limits) is not installed, updated or loaded.
     #[cfg(feature = "sprites")]
     pub fn sprites(mut self, settings: SpritesSettings) -> Self {
         self.sprites = Some(settings);

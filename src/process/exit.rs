@@ -22,7 +22,8 @@ pub enum ExitReason {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// The process ended, and the system kept no status because the embedder ignores SIGCHLD.
+    /// It ended, and nobody knows how: the system kept no status because the embedder ignores SIGCHLD, or the
+    /// connection to the place where it ran was lost.
     Unknown,
 }
 

@@ -46,9 +46,12 @@ pub struct PluginCommand {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// The working directory, in which the plugin's files are.
+    /// The working directory on this machine, in which the plugin's files are. A runtime whose programs do not see
+    /// it copies or mounts it where they do.
     pub directory: PathBuf,
-    /// The complete environment; no variable is inherited. It holds secrets of the plugin.
+    /// The complete environment; no variable is inherited. It holds secrets of the plugin. Some are about this
+    /// machine, such as `PATH`, `HOME` and `PLUGIN_DATA_DIR`, a directory whose content has to last from one run to
+    /// the next ([Environment](crate::protocol#environment)): elsewhere they need other values.
     pub environment: BTreeMap<OsString, OsString>,
 }
 

@@ -29,8 +29,8 @@ pub enum EndCause {
     CouldNotUnpack,
     /// `could_not_spawn`: the system did not start the process; `spawn_error` in the details says why.
     CouldNotSpawn,
-    /// `could_not_prepare`: anything else that was missing for a run, such as a directory, a thread or an
-    /// address to connect to.
+    /// `could_not_prepare`: anything else that kept a run from starting, such as a missing directory or thread, no
+    /// address to connect to, or an error of the place where plugins run.
     CouldNotPrepare,
     /// `could_not_limit`: one of its [`ProcessLimits`](crate::ProcessLimits) could not be set, and the
     /// process was killed at once; `limit` in the details names it.

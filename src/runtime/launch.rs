@@ -49,8 +49,7 @@ impl Launch<'_> {
         self.interrupt.as_fd()
     }
 
-    /// Writes a line of the host's own into the plugin's log, marked as such, as what is going on if a start takes
-    /// long.
+    /// Writes a line into the plugin's log, marked as the host's: for example what a slow start is waiting for.
     ///
     /// # Blocking
     /// For the disk.

@@ -5,8 +5,22 @@
 //! when that happens. Restarts, stops, states, causes and logs are the same for all runtimes; the host's
 //! reaper sees to them.
 //!
-//! `local` runs plugins as child processes of the host, of which `process_run` is one; `sprites` in remote
-//! sandboxes. `launch` is what a runtime is given for a start, `run` what it returns, and `interrupt` ends it.
+//! # Two runtimes, and one of your own
+//!
+//! [`RuntimeProvider::Local`] runs plugins as child processes of the host, [`RuntimeProvider::Sprites`] in remote
+//! sandboxes. To run them anywhere else, implement [`Runtime`]. A start goes like this:
+//!
+//! 1. The host calls [`Runtime::start`] with a [`Launch`]: the plugin's record, what it is to run, and whether the
+//!    start has been cancelled.
+//! 2. The runtime starts the program. For a process on this machine it returns what [`Launch::spawn`] does. For any
+//!    other it makes a [`Run`] of its own, from a [`RunHandle`] and the host's ends of the program's standard streams
+//!    ([`RunPipes`]).
+//! 3. The host reads the output into the plugin's log, or speaks the protocol over it, and polls
+//!    [`RunHandle::ended`]. It stops the run with [`RunHandle::signal`].
+//! 4. Once the run has ended, [`RunHandle::finish`] says how ([`RunExit`]), and the host decides what follows.
+//!
+//! What is easily missed: signals must not block; [`ended`](RunHandle::ended) comes after the last of the output
+//! and after the last process; and while the place where a plugin runs cannot be reached, its run has not ended.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -116,8 +130,8 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Returns its name, in lower case, for error details (`runtime_provider`) and log lines.
     fn name(&self) -> &'static str;
 
-    /// Checks whether this plugin can run here at all. Called when a plugin is installed, updated or loaded, which
-    /// what it refuses is not. The default implementation accepts every one.
+    /// Checks whether this plugin can run here at all. Called before a plugin is installed, updated or loaded, which
+    /// fails with the error that this returns; not before each start. The default implementation accepts every one.
     ///
     /// # Blocking
     /// It may read the plugin's package.
@@ -129,11 +143,11 @@ pub trait Runtime: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Starts one run of a plugin. When it returns one, the plugin's program is running, or about to.
+    /// Starts one run of a plugin, and returns it when the plugin's program is running or about to.
     ///
     /// The host never has two runs of a plugin: it starts none before the last one has
     /// [ended](RunHandle::ended). Where a run may [outlive the host](Self::outlives_host), this method first ends
-    /// those of hosts before.
+    /// what earlier hosts have left of the plugin, since [`clear`](Self::clear) is not called before a start.
     ///
     /// # Blocking
     /// On a thread of its own, with a stack of 512 KiB. It may take as long as it must, but returns soon after
@@ -150,6 +164,8 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// - [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): it was cancelled.
     /// - Any other counts as a crash, and so does a panic.
     ///
+    /// The cause of an error of the runtime's own is
+    /// [`CouldNotPrepare`](crate::report::EndCause::CouldNotPrepare), and its text what the operator reads.
     /// [`Error::new`] makes one of any kind.
     fn start(&self, launch: &Launch<'_>) -> Result<Run>;
 
@@ -160,7 +176,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Ends what earlier hosts have left of this plugin; returns once nothing is. Called when a plugin is loaded
+    /// Ends what earlier hosts have left of this plugin, and returns once nothing is left. Called when a plugin is loaded
     /// and not started at once, if runs may [outlive the host](Self::outlives_host).
     ///
     /// # Blocking
@@ -179,7 +195,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// that fails. With `keep_data` the plugin's own data has to stay. May be called again for the same removal.
     ///
     /// # Blocking
-    /// For I/O of this machine's.
+    /// For I/O on this machine.
     ///
     /// # Errors
     /// Keep the plugin from being removed.
@@ -193,7 +209,7 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// [`RemoveReport::left`](crate::manager::RemoveReport::left).
     ///
     /// # Blocking
-    /// A removal waits for it, and so it should not take longer than some seconds.
+    /// A removal waits for it, so it should not take longer than a few seconds.
     fn removed(&self, id: InstallationId, is_gone: bool) -> Option<String> {
         let _ = (id, is_gone);
         None

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::process::{ExitReason, ProcessEnd, ProcessLimits};
 
-/// A run that has begun.
+/// A run that has begun: from the start of a plugin's program until nothing of it is left.
 #[derive(Debug)]
 pub struct Run {
     pub(crate) handle: Box<dyn RunHandle>,
@@ -17,8 +17,11 @@ pub struct Run {
     pub(super) afterwards: Option<Afterwards>,
 }
 
-/// What a plugin reads and prints: the host's ends of pipes, or of stream sockets. The host switches them to
-/// non-blocking mode.
+/// What a plugin reads and prints: the host's ends of pipes, or of stream sockets, such as connections to another
+/// machine. The host switches them to non-blocking mode.
+///
+/// For a stdio plugin the end of its standard output is the end of its connection. The host may stop reading for
+/// a while; a runtime that copies output must notice the end of the run all the same.
 #[derive(Debug, Default)]
 pub struct RunPipes {
     /// What is written here the plugin reads on its standard input. Needed for a stdio plugin; with any other
@@ -31,11 +34,14 @@ pub struct RunPipes {
 }
 
 /// What the host can do to a run, and learn of it. It belongs to the host's reaper, a single thread that
-/// serves all plugins: no method may block, nor wait for a lock that is held during I/O.
+/// serves all plugins: no method may block, nor wait for a lock that is held during I/O. What takes time, such as
+/// a request over the network, is handed to a thread of the runtime's own.
 ///
-/// A run whose connection to the place where it runs is lost connects to it again by itself, or ends. Until
-/// it has [`ended`](Self::ended), the host starts no other run of the plugin. Dropping the handle ends what
-/// is left of the run, without waiting for it. A panic of a method's ends the run, and the plugin is `errored`.
+/// A run that has lost its connection to the place where it runs connects again by itself. If it cannot go on, it
+/// sees to it that the program has ended, and ends as [`lost`](RunExit::lost). Until it has [`ended`](Self::ended),
+/// the host starts no other run of the plugin; a stop's time may run out meanwhile, and then the plugin stays
+/// `stopping`. Dropping the handle ends what is left of the run, without waiting for it. A panic in a method ends
+/// the run, and the plugin is `errored`.
 pub trait RunHandle: fmt::Debug + Send {
     /// Returns what it is, for log lines, such as `process 4711`.
     fn describe(&self) -> String;
@@ -46,12 +52,14 @@ pub trait RunHandle: fmt::Debug + Send {
     }
 
     /// Returns a descriptor that is readable, or closed at its other end, once the run has ended and nothing of
-    /// it is left. It is polled, never read.
+    /// it is left: no process, and no output that is still on its way. The host reads what is in the
+    /// [pipes](RunPipes) by then; later output may be lost. The descriptor is polled, never read.
     fn ended(&self) -> BorrowedFd<'_>;
 
-    /// Asks the run to end, or with [`StopSignal::Kill`] makes it. Stronger signals follow while it has not
-    /// ended, the kill after `kill_in`: a runtime that can have both done where the plugin runs need not wait
-    /// for them. A signal to a run that has ended ends what is left of it, if anything can be.
+    /// Asks the run to end; [`StopSignal::Kill`] ends it. While it has not ended, stronger signals follow, and the
+    /// kill after `kill_in`, which is zero with the kill itself. A runtime can pass `kill_in` on and have the run
+    /// killed where it runs, and says so with [`RunExit::killed`]. A signal to a run that has ended ends what is
+    /// left of it, if anything can be. There is no error: what could not be delivered is the runtime's to repeat.
     fn signal(&self, signal: StopSignal, kill_in: Duration);
 
     /// Returns what finds out how the run ended, if that takes longer than [`finish`](Self::finish) may.
@@ -66,14 +74,14 @@ pub trait RunHandle: fmt::Debug + Send {
     fn finish(self: Box<Self>) -> RunExit;
 }
 
-/// What a run is told.
+/// A signal to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StopSignal {
-    /// SIGINT: to end.
+    /// SIGINT: the run is asked to end.
     Interrupt,
     /// SIGTERM: the same, for programs that ignore SIGINT, as those started in the background may.
     Terminate,
-    /// SIGKILL: ended at once.
+    /// SIGKILL: the run is ended at once.
     Kill,
 }
 
@@ -105,8 +113,8 @@ pub(crate) enum ExitFinding {
 pub(super) struct Afterwards(pub(super) Box<dyn FnOnce() + Send>);
 
 impl Run {
-    /// Returns a run that is in other hands than the host's.
-    /// [`Launch::spawn`](super::Launch::spawn) makes one of a process on this machine.
+    /// Returns a run that the runtime itself looks after. For a process on this machine,
+    /// [`Launch::spawn`](super::Launch::spawn) returns one that the host looks after.
     pub fn new(handle: impl RunHandle + 'static, pipes: RunPipes) -> Self {
         Self {
             handle: Box::new(handle),
@@ -122,8 +130,9 @@ impl Run {
 }
 
 impl RunExit {
-    /// Returns the end with this status. A status of 128 and a signal's number, which shells and containers
-    /// return for a program that a signal ended, is not taken apart.
+    /// Returns an exit with this reason; [`ExitReason::Unknown`] if the runtime cannot tell. A status of 128 plus
+    /// the number of a signal, which shells and containers return for a program that a signal ended, is left as it
+    /// is.
     pub fn new(reason: ExitReason) -> Self {
         Self {
             reason,
@@ -142,15 +151,16 @@ impl RunExit {
         self
     }
 
-    /// Says that it did not end within the grace of a signal and was killed where it ran.
+    /// Says that it did not end within the `kill_in` of a [signal](RunHandle::signal), and that the runtime killed
+    /// it without waiting for the host's [`StopSignal::Kill`].
     #[must_use]
     pub fn killed(mut self) -> Self {
         self.was_killed = true;
         self
     }
 
-    /// Says that the host has lost the run, and why: not the plugin's fault, and so none of the
-    /// [attempts](crate::RestartPolicy::max_restart_attempts) at restarting it is used up.
+    /// Says that the connection to the run was lost, and why: that is not the plugin's fault, and uses up none of
+    /// its [restarts](crate::RestartPolicy::max_restart_attempts). `why` takes the place of the status in texts.
     #[must_use]
     pub fn lost(mut self, why: impl Into<String>) -> Self {
         self.finding = Some(ExitFinding::Lost(why.into().into()));
