@@ -245,7 +245,10 @@ fn log_to_standard_error(verbosity: u8) {
         _ => LevelFilter::Debug,
     };
     let mut config = ConfigBuilder::new();
-    config.set_location_level(LevelFilter::Off);
+    config
+        .set_location_level(LevelFilter::Off)
+        // Ten lines for each request.
+        .add_filter_ignore_str("ureq");
     if verbosity == 0 {
         config
             .set_time_level(LevelFilter::Off)
