@@ -126,7 +126,7 @@ impl HostBuilder {
     ///
     /// - [`rpc_base_url`](Self::rpc_base_url) has to be an address at which sprites reach this host, so not
     ///   `localhost`. Take `wss://`: with `ws://` everything that plugins and host say can be read on the way, which
-    ///   is not refused.
+    ///   is not refused. The module `sdk` has no TLS; plugins that use it take stdio.
     /// - The [store](Self::store) has to keep [notes](Store#notes), and should be one that lasts: sprites of a store
     ///   that is gone, such as the default one in memory, are found by no later host, and are paid for until
     ///   somebody deletes them at the service.

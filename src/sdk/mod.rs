@@ -51,6 +51,9 @@
 //! there, and log to stderr on every transport; hosts keep stderr as the plugin's log. This module
 //! itself only uses the `log` crate.
 //!
+//! There is no TLS: a `wss://` URL is an error. Where plugins connect to their host with `wss://`, as they should
+//! on [sprites](crate::HostBuilder::sprites), take stdio.
+//!
 //! # Package and tests
 //!
 //! A package is a zip of `manifest.json` and the program, neither in a directory; `command` is `./` and the

@@ -103,7 +103,8 @@ impl ServerUrl {
             Some("ws") => {}
             Some("wss") => {
                 return Err(Error::Unsupported(
-                    "wss:// needs TLS, which is not built in: use ws://, or a proxy that adds TLS",
+                    "wss:// needs TLS, which is not built in: use ws://, a proxy that adds TLS, or the \
+                     transport stdio",
                 ));
             }
             _ => return Err(problem("not a ws:// URL")),
