@@ -271,6 +271,11 @@ impl Client {
         &self.shared.token
     }
 
+    /// Returns what the service says as it may be shown: it may repeat what it was sent.
+    pub(super) fn without_token(&self, said: &str) -> String {
+        said.replace(self.token(), "[token]")
+    }
+
     pub(super) fn threads(&self) -> &Threads {
         &self.shared.threads
     }

@@ -32,6 +32,7 @@ use crate::protocol::environment::{TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::runtime::local::{check, unpack_failed};
 use crate::runtime::{Launch, Run, Runtime};
 use crate::store::{PluginKind, Record, Source, Store};
+use crate::text::Foreign;
 use crate::thread::Threads;
 
 /// The time for a whole start, the upload of the package included. After it the start is tried again, and
@@ -171,7 +172,7 @@ impl Sprites {
             for session in sessions {
                 log::info!(
                     "sprite {sprite}: killing program {}, which is left",
-                    session.id
+                    Foreign::new(&self.client.without_token(&session.id))
                 );
                 let grace = Duration::ZERO;
                 self.client

@@ -149,6 +149,12 @@ impl Client {
             attempt: grace.saturating_add(ATTEMPT),
             ..Request::new("kill a program on the sprite", Method::POST, &segments)
         };
+        let shown = |mut problem| {
+            if let SpritesProblem::Unavailable { message, .. } = &mut problem {
+                *message = self.without_token(message).into();
+            }
+            problem
+        };
         repeat(kill.action, within, |within| {
             let mut reply = match self.open(&kill, within.at_most(kill.attempt)) {
                 Ok(reply) => reply,
@@ -160,9 +166,9 @@ impl Client {
             loop {
                 let count = reply.read(&mut part)?;
                 if count == 0 {
-                    return lines.end();
+                    return lines.end().map_err(shown);
                 }
-                if let Some(report) = lines.take(&part[..count])? {
+                if let Some(report) = lines.take(&part[..count]).map_err(shown)? {
                     return Ok(report);
                 }
             }
@@ -194,7 +200,7 @@ impl Client {
                 Err(problem) => return Err(problem),
             }
         }
-        socket::open(link, already_read).map_err(SpritesProblem::Unreachable)
+        socket::open(self.clone(), link, already_read).map_err(SpritesProblem::Unreachable)
     }
 }
 

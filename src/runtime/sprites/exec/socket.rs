@@ -23,6 +23,7 @@ use super::frame::{self, ExecEvent};
 use crate::deadline::Deadline;
 use crate::error::{SpritesError, SpritesProblem};
 use crate::poll;
+use crate::runtime::sprites::client::Client;
 use crate::runtime::sprites::interrupt::{Interrupt, Within};
 use crate::runtime::sprites::link::Link;
 
@@ -40,6 +41,7 @@ const SILENCE: Duration = Duration::from_secs(45);
 const ACTION: &str = "follow the program on the sprite";
 
 struct ExecShared {
+    client: Client,
     websocket: Mutex<WebSocket<Link>>,
     socket: Arc<TcpStream>,
     /// A byte in it makes the reader look whether there is something to be written.
@@ -69,7 +71,11 @@ pub(crate) struct ExecWriter {
 }
 
 /// Takes over a connection after its upgrade.
-pub(super) fn open(link: Link, already_read: Vec<u8>) -> io::Result<(ExecReader, ExecWriter)> {
+pub(super) fn open(
+    client: Client,
+    link: Link,
+    already_read: Vec<u8>,
+) -> io::Result<(ExecReader, ExecWriter)> {
     let (woken, wake) = io::pipe()?;
     rustix::io::ioctl_fionbio(&woken, true)?;
     rustix::io::ioctl_fionbio(&wake, true)?;
@@ -83,6 +89,7 @@ pub(super) fn open(link: Link, already_read: Vec<u8>) -> io::Result<(ExecReader,
     let websocket =
         WebSocket::from_partially_read(link, already_read, Role::Client, Some(configuration));
     let shared = Arc::new(ExecShared {
+        client,
         websocket: Mutex::new(websocket),
         socket,
         wake,
@@ -247,7 +254,12 @@ impl ExecReader {
         let has_closed = self.shared.has_closed.load(Ordering::Acquire);
         match message {
             Ok(Message::Binary(bytes)) => Ok(frame::read_binary(&bytes)),
-            Ok(Message::Text(text)) => Ok(frame::read_text(&text)),
+            Ok(Message::Text(text)) => Ok(frame::read_text(&text).map(|event| match event {
+                ExecEvent::Problem(said) => {
+                    ExecEvent::Problem(self.shared.client.without_token(&said))
+                }
+                event => event,
+            })),
             Ok(Message::Close(_)) | Err(_) if has_closed => Err(SpritesProblem::Cancelled),
             Ok(Message::Close(close)) => {
                 let code = close.map_or(1005, |close| u16::from(close.code));
