@@ -41,6 +41,9 @@ mod plugin_side;
 // Databases that are damaged.
 #[cfg(feature = "sqlite")]
 mod store;
+// Plugins on sprites.
+#[cfg(all(target_os = "linux", feature = "sprites"))]
+mod sprites;
 // Plugins with variables of their own, from their installation to their removal.
 mod supervised;
 
@@ -78,6 +81,8 @@ fn a_run_with_markers() {
     configuration::run(&evidence);
     handshakes::run(&evidence);
     calls::run(&evidence);
+    #[cfg(all(target_os = "linux", feature = "sprites"))]
+    sprites::run(&evidence);
     #[cfg(feature = "fetch")]
     packages::run(&evidence);
     #[cfg(feature = "fetch")]
@@ -92,10 +97,21 @@ fn a_run_with_markers() {
     let leaks: Vec<_> = leaks.into_iter().collect();
     assert!(leaks.is_empty(), "{count} leaks:\n{}", leaks.join("\n\n"));
     let forms = evidence.forms();
-    for form in EXPECTED {
+    let expected = EXPECTED.iter();
+    #[cfg(all(target_os = "linux", feature = "sprites"))]
+    let expected = expected.chain(ON_SPRITES);
+    for form in expected {
         assert!(forms.contains(*form), "no {form:?} among {forms:#?}");
     }
 }
+
+#[cfg(all(target_os = "linux", feature = "sprites"))]
+const ON_SPRITES: &[&str] = &[
+    "Debug SpritesSettings",
+    "what is in a file on a sprite",
+    "what is in a plugin's log",
+    "target of a request",
+];
 
 /// What the run must have shown, or it proves nothing about it.
 const EXPECTED: &[&str] = &[

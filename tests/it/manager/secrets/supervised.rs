@@ -7,7 +7,7 @@ use plugin_runner::store::Overrides;
 use super::*;
 use crate::support::plugin::TRANSPORTS;
 
-fn secretive() -> Overrides {
+pub(super) fn secretive() -> Overrides {
     Overrides::default().environment([("API_PASSWORD", VARIABLE)])
 }
 
