@@ -61,6 +61,9 @@ mod third_party;
 // The fake of the Sprites service, by the tables of its protocol and by its faults.
 #[cfg(target_os = "linux")]
 mod fake_sprites;
+// What is easily got wrong with plugins on sprites.
+#[cfg(all(target_os = "linux", feature = "sprites"))]
+mod sprites_weaknesses;
 // The service itself, where there is an account of it; else its fake.
 #[cfg(all(target_os = "linux", feature = "sprites"))]
 mod sprites_live;
