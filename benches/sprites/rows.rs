@@ -10,7 +10,7 @@ use crate::support::{Bench, By, Case, LONG, Sample, Target, Unit};
 use plugin_runner::listener::Listener;
 use plugin_runner::runtime::SpritesSettings;
 use plugin_runner::store::{Record, Source};
-use plugin_runner::{ActiveState, Host, InstallationId, ReportedState};
+use plugin_runner::{ActiveState, Health, Host, InstallationId, ReportedState};
 use serde_json::json;
 
 const TRANSPORTS: [&str; 2] = ["stdio", "websocket"];
@@ -109,6 +109,8 @@ impl<'a> Running<'a> {
         let host = builder(&folder)
             .sprites(settings)
             .rpc_base_url(format!("ws://{address}"))
+            // A look at the plugin is another thing than one at the socket.
+            .health(Health::default().interval(Duration::ZERO))
             .build()
             .unwrap();
         let listener = host.listen(address.as_str()).unwrap();
@@ -171,22 +173,23 @@ impl Drop for Running<'_> {
     }
 }
 
-/// How often the named threads of this process have waited and been woken: the service's have none.
+/// How often the host's threads have waited and been woken. The service's have a name of their own, and those of
+/// the bench none.
 fn wake_ups() -> f64 {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
-    let read = |task: &std::path::Path, file| std::fs::read_to_string(task.join(file));
     let main = std::fs::read_to_string("/proc/self/comm").unwrap();
-    let named = tasks
-        .iter()
-        .filter(|task| read(task, "comm").is_ok_and(|name| name != main));
-    let count = |task| {
-        let status = read(task, "status").unwrap_or_default();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let count = |task: std::io::Result<std::fs::DirEntry>| {
+        let path = task.unwrap().path();
+        let read = |file| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        let (name, status) = (read("comm"), read("status"));
+        if name == main || name == "fake-sprites\n" {
+            return 0.0;
+        }
         let mut lines = status.lines();
         let line = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         line.map_or(0.0, |count| count.trim().parse().unwrap())
     };
-    named.map(|task| count(task)).sum()
+    tasks.map(count).sum()
 }
 
 /// Waits until they do nothing more.
