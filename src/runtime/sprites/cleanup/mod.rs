@@ -164,11 +164,15 @@ impl Cleanup {
     /// [The store's](Store#errors).
     pub(crate) fn note_removal(&self, id: InstallationId, keep_data: bool) -> Result<()> {
         let shared = &self.shared;
-        let key = if keep_data {
-            shared.kept_key(id)
+        let (key, opposite) = if keep_data {
+            (shared.kept_key(id), shared.key(id))
         } else {
-            shared.key(id)
+            (shared.key(id), shared.kept_key(id))
         };
+        // Of a removal that failed and whose note could not be forgotten.
+        if shared.has_note(&opposite)? {
+            shared.store.set_note(&opposite, None)?;
+        }
         shared.store.set_note(&key, Some(""))
     }
 
@@ -229,6 +233,10 @@ impl Cleanup {
             log::warn!(
                 "{error}; the sprite {name} is deleted with the next one, or by the next host"
             );
+            if let Some(retry) = self.shared.state.lock().pending.get_mut(&id) {
+                retry.failed += 1;
+                retry.why = Some(error.to_string());
+            }
         }
         true
     }
@@ -326,6 +334,11 @@ impl CleanupShared {
             log::warn!("the sprite {name} is kept, since its plugin is installed");
             return Ok(());
         }
+        // The removal may have been one that keeps the sprite, and the store could not be asked then.
+        let key = self.key(id);
+        if !self.has_note(&key).map_err(Delay::Store)? {
+            return Ok(());
+        }
         let is_first = |retry: &Retry| retry.failed == 0;
         let time = if self.state.lock().pending.get(&id).is_some_and(is_first) {
             FIRST_TIME
@@ -337,9 +350,7 @@ impl CleanupShared {
         if deleted.map_err(Delay::Service)? {
             log::debug!("deleted the sprite {name} of a removed plugin");
         }
-        self.store
-            .set_note(&self.key(id), None)
-            .map_err(Delay::Store)
+        self.store.set_note(&key, None).map_err(Delay::Store)
     }
 
     /// Looks once for sprites that no installation has, and deletes those of which `sightings` says so.

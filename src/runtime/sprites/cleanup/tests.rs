@@ -1,5 +1,7 @@
 //! With the fake of the service: what is deleted, what never is, and when no thread is left.
 
+mod failures;
+
 use std::collections::BTreeMap;
 use std::sync::Once;
 
