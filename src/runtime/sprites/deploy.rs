@@ -14,7 +14,7 @@ use data_encoding::HEXLOWER;
 
 use super::client::Client;
 use super::interrupt::Within;
-use super::release::{BASE, Release};
+use super::release::{BASE, Outline, Release};
 use super::script::{self, ScriptEnd};
 use super::upload::upload;
 use crate::error::{Error, PackageError, SpritesError, SpritesProblem, StartError};
@@ -46,13 +46,9 @@ impl From<DeployError> for StartError {
     }
 }
 
-/// Makes a release ready on a sprite that is there, and returns its directory, to start the plugin in.
+/// Makes a release ready on a sprite that is there, and on which it [is not](is_deployed).
 ///
-/// If it is there, that is found out with one request, and nothing is changed: **whoever starts the plugin
-/// writes the SHA-256 of its release into `current`**, since it may be that of going back to an older one.
-///
-/// Otherwise its files are uploaded, four at once, without those that an attempt before this one has uploaded.
-/// A script then checks them, copies the plugin's own files from the release that `current` names (see
+/// Its files are uploaded, four at once, without those that an attempt before this one has uploaded. A script then checks them, copies the plugin's own files from the release that `current` names (see
 /// [`migrate_files`](crate::package::migrate_files), whose rules hold, but that what has a path of more than
 /// 3,500 bytes is left behind too), moves the release to its place, and removes all others but the one that
 /// was used before it. `own_files` bounds what is copied. The plugin's data is not touched.
@@ -74,7 +70,7 @@ pub(crate) fn deploy(
     release: &Arc<Release>,
     own_files: &MigrationLimits,
     within: Within<'_>,
-) -> Result<String, DeployError> {
+) -> Result<(), DeployError> {
     deploy_by(SCRIPT, client, sprite, release, own_files, within)
 }
 
@@ -86,25 +82,28 @@ pub(super) fn deploy_by(
     release: &Arc<Release>,
     own_files: &MigrationLimits,
     within: Within<'_>,
-) -> Result<String, DeployError> {
+) -> Result<(), DeployError> {
     release.check()?;
-    let dir = release.dir();
-    if is_deployed(client, sprite, release, within)? {
-        return Ok(dir);
-    }
     let sums = upload(client, sprite, release, within)?;
     let (arguments, input) = given(release, &sums, own_files);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let end = script::run(client, sprite, script, &arguments, &input, within)?;
-    judge(&end, own_files)?;
-    Ok(dir)
+    judge(&end, own_files)
 }
 
-/// Whether the listing on the sprite is that of the release. What cannot be read as a file is not.
-fn is_deployed(
+/// Whether a release is ready on a sprite that is there: whether the listing on it is that of the release. What
+/// cannot be read as a file is not. One request, and nothing is changed: **whoever starts the plugin writes the
+/// SHA-256 of its release into `current`**, since it may be that of going back to an older one.
+///
+/// # Blocking
+/// Within what is given.
+///
+/// # Errors
+/// Of the service.
+pub(crate) fn is_deployed(
     client: &Client,
     sprite: &str,
-    release: &Release,
+    release: &Outline,
     within: Within<'_>,
 ) -> Result<bool, SpritesError> {
     let path = format!("{}/.complete", release.dir());
@@ -125,13 +124,14 @@ fn given(
     sums: &[[u8; 32]],
     own_files: &MigrationLimits,
 ) -> (Vec<String>, Vec<u8>) {
+    let listing = &release.outline().listing[..];
     let mut expected = String::new();
     for (file, sum) in release.files.files().iter().zip(sums) {
         // As `sha256sum -z` prints it. Writing to a string succeeds.
         let _ = write!(expected, "{}  ./{}\0", HEXLOWER.encode(sum), file.path);
     }
     let numbers = [
-        release.listing.len() as u64,
+        listing.len() as u64,
         expected.len() as u64,
         own_files.files as u64,
         own_files.bytes,
@@ -141,7 +141,7 @@ fn given(
     .map(|number| number.min(i64::MAX as u64).to_string());
     let mut arguments = vec![BASE.to_owned(), release.sha256().to_owned()];
     arguments.extend(numbers);
-    let input = [&release.listing, expected.as_bytes()].concat();
+    let input = [listing, expected.as_bytes()].concat();
     (arguments, input)
 }
 

@@ -13,6 +13,7 @@
 //! | `current` | the SHA-256 of the release that was used last |
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::files::FILE_LIMIT;
 use crate::error::PackageError;
@@ -27,15 +28,51 @@ const TITLE: &str = "plugin-runner sprite release 1";
 #[derive(Debug)]
 pub(crate) struct Release {
     pub(super) files: PackageFiles,
+    outline: Arc<Outline>,
+}
+
+/// What a release has in it, without the archive or the directory that it is from, which take memory or an open
+/// file. Enough for one that is deployed.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    sha256: String,
     /// What its `.complete` holds: records that end with a NUL, which no path has. Three are the title, the
     /// SHA-256 and how many follow; then `d <path>` is a directory and `f <mode> <size> <path>` a file.
     pub(super) listing: Vec<u8>,
 }
 
+impl Outline {
+    /// Returns what tells its files from those of other releases: a SHA-256 in lower-case hexadecimal.
+    pub(crate) fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Returns the directory that it is in once it is deployed, which the plugin is started in.
+    pub(crate) fn dir(&self) -> String {
+        format!("{BASE}/releases/{}", self.sha256)
+    }
+
+    /// Whether there is a file with this path.
+    pub(super) fn has_file(&self, path: &str) -> bool {
+        let mut records = self.listing.split(|byte| *byte == 0).skip(3);
+        records.any(|record| {
+            let mut parts = record.splitn(4, |byte| *byte == b' ');
+            parts.next() == Some(b"f") && parts.nth(2) == Some(path.as_bytes())
+        })
+    }
+}
+
 impl Release {
     pub(crate) fn new(files: PackageFiles) -> Self {
-        let listing = listing(&files).into_bytes();
-        Self { files, listing }
+        let outline = Arc::new(Outline {
+            sha256: files.sha256().to_owned(),
+            listing: listing(&files).into_bytes(),
+        });
+        Self { files, outline }
+    }
+
+    pub(super) fn outline(&self) -> &Arc<Outline> {
+        &self.outline
     }
 
     /// Checks what can be checked without the service.
@@ -54,19 +91,9 @@ impl Release {
         }
     }
 
-    /// Returns what tells its files from those of other releases: a SHA-256 in lower-case hexadecimal.
+    /// Returns [`Outline::sha256`].
     pub(crate) fn sha256(&self) -> &str {
-        self.files.sha256()
-    }
-
-    /// Returns the directory that it is in once it is deployed, which the plugin is started in.
-    pub(crate) fn dir(&self) -> String {
-        format!("{BASE}/releases/{}", self.sha256())
-    }
-
-    /// Whether there is a file with this path.
-    pub(super) fn has_file(&self, path: &str) -> bool {
-        self.files.files().iter().any(|file| file.path == path)
+        self.outline.sha256()
     }
 
     /// Returns the directory that its files are uploaded to.

@@ -16,9 +16,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::cleanup::Cleanup;
-use super::deploy::{DeployError, deploy};
+use super::deploy::{DeployError, deploy, is_deployed};
 use super::program::{Program, ProgramParts};
-use super::release::{BASE, Release};
+use super::release::{BASE, Outline, Release};
 use super::run::{RunLimits, RunSetup, begin};
 use super::{Client, ClientSettings, SpritesSettings, Within, endpoint};
 use crate::error::{
@@ -50,8 +50,9 @@ pub(crate) struct Sprites {
     cleanup: Cleanup,
     threads: Threads,
     package_limits: PackageLimits,
-    /// The last release of each installation, so that a warm start reads no archive. Held for an instant only.
-    releases: Mutex<HashMap<InstallationId, Arc<Release>>>,
+    /// The last release of each installation whose package is in the store, so that a warm start reads no
+    /// archive. Held for an instant only.
+    releases: Mutex<HashMap<InstallationId, Arc<Outline>>>,
 }
 
 /// What a host is built with, as far as it matters for sprites.
@@ -107,7 +108,23 @@ impl Sprites {
         })
     }
 
-    /// Returns the plugin's files. Reads them if they are not those of the last start.
+    /// Returns what is in the plugin's release, if it is that of its last start.
+    fn known(&self, record: &Record) -> Option<Arc<Outline>> {
+        let PluginKind::Supervised(Source::Stored { sha256, .. }) = &record.kind else {
+            return None;
+        };
+        let releases = self.releases.lock();
+        let known = releases.get(&record.id);
+        known.filter(|known| known.sha256() == sha256).cloned()
+    }
+
+    fn remember(&self, record: &Record, release: Arc<Outline>) {
+        if matches!(record.kind, PluginKind::Supervised(Source::Stored { .. })) {
+            self.releases.lock().insert(record.id, release);
+        }
+    }
+
+    /// Reads the plugin's files.
     fn release(
         &self,
         record: &Record,
@@ -128,11 +145,6 @@ impl Sprites {
                 PackageFiles::of_archive(archive, command)
             }
             PluginKind::Supervised(Source::Stored { sha256, .. }) => {
-                if let Some(release) = self.releases.lock().get(&record.id)
-                    && release.sha256() == sha256
-                {
-                    return Ok(release.clone());
-                }
                 let lacking = |problem| {
                     let sha256 = sha256.as_str().into();
                     Error::from(StoreError::Archive { sha256, problem })
@@ -152,9 +164,7 @@ impl Sprites {
                 );
             }
         };
-        let release = Arc::new(Release::new(files));
-        self.releases.lock().insert(record.id, release.clone());
-        Ok(release)
+        Ok(Arc::new(Release::new(files)))
     }
 
     /// Kills every program on the sprite, and waits until the service lists none; returns whether there is
@@ -226,12 +236,17 @@ impl Runtime for Sprites {
         check(launch)?;
         let record = launch.record();
         let cancel = || launch.is_cancelled();
-        let release = self.release(record, launch.store(), &cancel)?;
-        find_command(&release, &record.manifest.command)?;
+        let read = || self.release(record, launch.store(), &cancel);
+        let mut release = None;
+        let outline = match self.known(record) {
+            Some(known) => known,
+            None => release.insert(read()?).outline().clone(),
+        };
+        find_command(&outline, &record.manifest.command)?;
         let variables = Self::variables(launch)?;
         let program = Program::new(ProgramParts {
             base: BASE,
-            release: &release.dir(),
+            release: &outline.dir(),
             program: &record.manifest.command,
             args: &record.manifest.args,
             variables: &variables,
@@ -243,18 +258,17 @@ impl Runtime for Sprites {
             self.client.create_sprite(&sprite, within)?;
             log::info!("plugin {}: made the sprite {sprite}", record.manifest.id);
         }
-        deploy(
-            &self.client,
-            &sprite,
-            &release,
-            &MigrationLimits::default(),
-            within,
-        )
-        .map_err(|error| match error {
-            DeployError::Service(error) => DeployError::Service(gone(error)),
-            error @ DeployError::Package(_) => error,
-        })
-        .map_err(StartError::from)?;
+        if !is_deployed(&self.client, &sprite, &outline, within).map_err(gone)? {
+            let release = release.take().map_or_else(read, Ok)?;
+            let own_files = MigrationLimits::default();
+            let deployed = deploy(&self.client, &sprite, &release, &own_files, within);
+            deployed.map_err(|error| match error {
+                DeployError::Service(error) => StartError::from(Error::from(gone(error))),
+                error @ DeployError::Package(_) => error.into(),
+            })?;
+        }
+        drop(release);
+        self.remember(record, outline);
         let log = launch.log.clone();
         let setup = RunSetup {
             client: self.client.clone(),
@@ -312,7 +326,7 @@ fn gone(error: SpritesError) -> SpritesError {
 }
 
 /// Checks that a command with a slash in it is one of the plugin's files.
-fn find_command(release: &Release, command: &str) -> Result<(), StartError> {
+fn find_command(release: &Outline, command: &str) -> Result<(), StartError> {
     if !command.contains('/') || command.starts_with('/') {
         // The sprite's own.
         return Ok(());

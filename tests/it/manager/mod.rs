@@ -172,7 +172,7 @@ impl Managed {
     }
 
     #[track_caller]
-    fn installed(&self, package: Vec<u8>) -> InstallationId {
+    pub(super) fn installed(&self, package: Vec<u8>) -> InstallationId {
         self.install(PackageSource::bytes(package)).unwrap().id()
     }
 

@@ -6,5 +6,7 @@ mod ends;
 mod failures;
 #[cfg(all(feature = "sprites", target_os = "linux"))]
 mod on_sprites;
+#[cfg(all(feature = "sprites", feature = "sqlite", target_os = "linux"))]
+mod open_packages;
 mod own;
 mod panics;

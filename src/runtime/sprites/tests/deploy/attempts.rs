@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::fake::{Answer, Fault, SocketFault, Switches};
-use super::{LIMITS, SPRITE, Sprite, of_many, release, tree};
+use super::{LIMITS, SPRITE, Sprite, make_ready, of_many, release, tree};
 use crate::error::{ErrorKind, PackageError, SpritesError, SpritesProblem, StartError};
-use crate::runtime::sprites::deploy::{DeployError, deploy, deploy_by};
+use crate::runtime::sprites::deploy::{DeployError, deploy_by};
 use crate::runtime::sprites::interrupt::Interrupt;
 use crate::runtime::sprites::interrupt::Within;
 use crate::runtime::sprites::{retry, script};
@@ -209,7 +209,7 @@ fn at_most_four_files_are_uploaded_at_once_and_a_cancelled_attempt_ends_soon() {
     std::thread::scope(|scope| {
         let (release, client) = (&release, &sprite.setup.client);
         let within = Within::new(LONG, &interrupt);
-        let deploying = scope.spawn(move || deploy(client, SPRITE, release, &LIMITS, within));
+        let deploying = scope.spawn(move || make_ready(client, release, within));
         wait_until("four uploads", || sprite.uploads() == 4);
         interrupt.cancel();
         let error = deploying.join().unwrap().unwrap_err();
@@ -227,7 +227,7 @@ fn a_deployment_ends_at_its_deadline_whatever_it_is_doing() {
     let release = of_many(3);
     let short = || {
         let within = sprite.setup.within(super::super::SHORT);
-        deploy(&sprite.setup.client, SPRITE, &release, &LIMITS, within)
+        make_ready(&sprite.setup.client, &release, within)
     };
     for pattern in ["GET */fs/read", "GET */fs/list", UPLOAD, "GET */exec"] {
         sprite
@@ -254,7 +254,7 @@ fn a_script_that_says_nothing_is_cancelled() {
     std::thread::scope(|scope| {
         let (release, client) = (&release, &sprite.setup.client);
         let within = Within::new(LONG, &interrupt);
-        let deploying = scope.spawn(move || deploy(client, SPRITE, release, &LIMITS, within));
+        let deploying = scope.spawn(move || make_ready(client, release, within));
         wait_until("a script", || sprite.fake.attached(SPRITE) == 1);
         interrupt.cancel();
         let error = deploying.join().unwrap().unwrap_err();
@@ -364,8 +364,9 @@ fn a_script_that_is_killed_anywhere_leaves_nothing_half_done_and_is_gone_on_from
             crate::runtime::sprites::deploy::SCRIPT
         );
         let (client, within) = (&sprite.setup.client, sprite.setup.long());
-        let is_whole =
-            || fs::read(sprite.of(next, ".complete")).is_ok_and(|text| text == next.listing);
+        let is_whole = || {
+            fs::read(sprite.of(next, ".complete")).is_ok_and(|text| text == next.outline().listing)
+        };
         let assert_whole = |when: &str| {
             let read = |path: &str| fs::read(sprite.of(next, path)).unwrap();
             assert_eq!(read("lib/own/file"), b"kept", "{when} at {at}");
@@ -379,7 +380,7 @@ fn a_script_that_is_killed_anywhere_leaves_nothing_half_done_and_is_gone_on_from
             assert_eq!(state, b"kept", "{when} at {at}");
         };
         match deploy_by(&script, client, SPRITE, next, &LIMITS, within) {
-            Ok(_) => {
+            Ok(()) => {
                 assert!(killed.iter().all(|&count| count > 0), "never killed");
                 break;
             }

@@ -17,9 +17,9 @@ use zip::write::SimpleFileOptions;
 use super::Setup;
 use super::fake::Fake;
 use crate::package::{Archive, MigrationLimits, PackageFiles, PackageLimits};
-use crate::runtime::sprites::ClientSettings;
-use crate::runtime::sprites::deploy::{DeployError, deploy};
+use crate::runtime::sprites::deploy::{DeployError, deploy, is_deployed};
 use crate::runtime::sprites::release::{BASE, Release};
+use crate::runtime::sprites::{Client, ClientSettings, Within};
 
 const SPRITE: &str = "pr-tests-1";
 
@@ -43,6 +43,19 @@ fn setup(fake: &Fake, threads: usize) -> Setup {
     Setup::with(settings, threads)
 }
 
+/// What a start does about a release; returns where it is.
+fn make_ready(
+    client: &Client,
+    release: &Arc<Release>,
+    within: Within<'_>,
+) -> Result<String, DeployError> {
+    release.check()?;
+    if !is_deployed(client, SPRITE, release.outline(), within)? {
+        deploy(client, SPRITE, release, &LIMITS, within)?;
+    }
+    Ok(release.outline().dir())
+}
+
 impl Sprite {
     fn new() -> Self {
         let fake = Fake::start();
@@ -53,14 +66,13 @@ impl Sprite {
     }
 
     fn deploy(&self, release: &Arc<Release>) -> Result<String, DeployError> {
-        let (client, within) = (&self.setup.client, self.setup.long());
-        deploy(client, SPRITE, release, &LIMITS, within)
+        make_ready(&self.setup.client, release, self.setup.long())
     }
 
     /// The same by a host that has so many threads left. With one, no request is under way when another fails.
     fn deploy_with(&self, threads: usize, release: &Arc<Release>) -> Result<String, DeployError> {
         let setup = setup(&self.fake, threads);
-        deploy(&setup.client, SPRITE, release, &LIMITS, setup.long())
+        make_ready(&setup.client, release, setup.long())
     }
 
     /// Where a path below the base directory is on this machine.
@@ -119,7 +131,7 @@ impl Sprite {
         }
         let mut found = tree(&self.of(release, ""));
         let complete = found.remove(".complete").map(|(_, content)| content);
-        assert_eq!(complete, Some(Some(release.listing.clone())));
+        assert_eq!(complete, Some(Some(release.outline().listing.clone())));
         assert_eq!(found, expected);
         assert_eq!(self.current(), release.sha256());
         assert_eq!(self.names(""), ["current", "data", "releases"]);

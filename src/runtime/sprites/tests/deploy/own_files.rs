@@ -269,7 +269,7 @@ fn a_listing_of_the_plugins_own_making_harms_nothing() {
     let sprite = Sprite::new();
     let one = version("one");
     sprite.deploy(&one).unwrap();
-    let title = String::from_utf8(one.listing.clone()).unwrap();
+    let title = String::from_utf8(one.outline().listing.clone()).unwrap();
     let title = title.split('\0').next().unwrap().to_owned();
     let numbers = [
         "",
