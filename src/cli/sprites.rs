@@ -140,7 +140,10 @@ fn stop_one(host: &Host, id: InstallationId, stop: Duration) -> bool {
 fn remove_one(manager: &Manager, plugin: &NamedPlugin) -> Option<String> {
     let problem = match manager.remove(plugin.record.id) {
         Ok(report) => report.left?,
-        Err(error) => format!("its sprite is left: {error}"),
+        Err(error) => format!(
+            "its sprite, whose name ends with {}, is left: {error}",
+            plugin.record.id
+        ),
     };
     let name = &plugin.name;
     Some(format!(
