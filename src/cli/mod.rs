@@ -91,14 +91,16 @@ struct RunArguments {
     /// Address on which plugins connect; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
     listen: String,
-    /// Where plugins run: local, as child processes; or sprites, in remote sandboxes, to which they are
-    /// uploaded. That needs --public-url, SPRITES_API_KEY in the environment, and SPRITES_API_URL if the service
-    /// is not at https://api.sprites.dev. Without --data the sprites are deleted at the end. With it they stay,
-    /// and are paid for, until somebody deletes them at the service; their names begin with `pr-`.
+    /// Where plugins run: local, as child processes; or sprites, in remote sandboxes.
+    ///
+    /// Sprites, to which plugins are uploaded, need --public-url, SPRITES_API_KEY in the environment, and
+    /// SPRITES_API_URL if the service is not at https://api.sprites.dev. Without --data they are deleted at the
+    /// end. With it they stay, and are paid for, until somebody deletes them at the service; their names begin
+    /// with `pr-`.
     #[arg(long, value_name = "NAME", default_value = "local", value_parser = runtime)]
     runtime: RuntimeProvider,
     /// URL at which plugins reach the address of --listen, such as wss://plugins.example.com
-    /// [default: that address].
+    /// [default: that address; sprites need a URL].
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
     /// Manifest file of an external plugin: prints the URL that it must connect with. Repeatable.
