@@ -133,7 +133,10 @@ impl Link {
             match step {
                 Ok(count) => {
                     bytes = &bytes[count..];
-                    within.check()?;
+                    // What is written whole is written, even if that is cancelled now.
+                    if !bytes.is_empty() {
+                        within.check()?;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

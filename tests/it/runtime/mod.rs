@@ -1,5 +1,7 @@
 //! Plugins in places of the embedder's own: runtimes by hand, whose runs are no processes of this machine.
 
+#[cfg(all(feature = "sprites", target_os = "linux"))]
+mod cancelled_starts;
 mod clearing;
 mod connections;
 mod ends;

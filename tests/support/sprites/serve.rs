@@ -358,6 +358,7 @@ impl Connection {
                         return Ok(Some(self));
                     }
                     Some(Fault::DoneDrop) => return Ok(None),
+                    Some(Fault::DoneDelay(time)) => self.service.pause(time),
                     _ => {}
                 }
                 self.upgrade(call, request, fault.as_ref())?;

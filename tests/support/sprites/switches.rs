@@ -156,6 +156,8 @@ pub(crate) enum Fault {
     Drop,
     /// It is done, and the connection ends without an answer.
     DoneDrop,
+    /// It is done, and answered after this time. Only where a program is started.
+    DoneDelay(Duration),
     /// It is done, and the connection ends after so many bytes of the answer.
     Cut(usize),
     /// It is done, and the JSON of its answer has about so many bytes.

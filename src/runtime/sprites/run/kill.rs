@@ -64,17 +64,20 @@ impl SpriteRun {
 pub(super) fn kill_last(shared: &Arc<RunShared>) {
     let body = {
         let shared = shared.clone();
-        move || {
-            let Ok(interrupt) = Interrupt::new() else {
-                return;
-            };
-            let within = Within::new(shared.limits.exit, &interrupt);
-            if let Err(error) = shared.kill(StopSignal::Kill, Duration::ZERO, within) {
-                log::warn!("a plugin runs on for a while: {error}");
-            }
-        }
+        move || kill_once(&shared, shared.limits.exit)
     };
     if let Err(error) = shared.threads.spawn("sprite-kill", STACK, body) {
+        log::warn!("a plugin runs on for a while: {error}");
+    }
+}
+
+/// Attempts to end the program, whatever was cancelled.
+pub(super) fn kill_once(shared: &RunShared, limit: Duration) {
+    let Ok(interrupt) = Interrupt::new() else {
+        return;
+    };
+    let within = Within::new(limit, &interrupt);
+    if let Err(error) = shared.kill(StopSignal::Kill, Duration::ZERO, within) {
         log::warn!("a plugin runs on for a while: {error}");
     }
 }

@@ -34,6 +34,9 @@ use crate::thread::Threads;
 /// Enough for a TLS handshake.
 const STACK: usize = 512 * 1024;
 
+/// How long a start that is cancelled attempts to end what it may have begun.
+const CANCELLED: Duration = Duration::from_secs(2);
+
 /// Writes a line of the host's own into the plugin's log. Must not block.
 pub(crate) type Note = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -142,10 +145,12 @@ struct RunState {
 /// # Errors
 /// The program cannot be started: the service's errors, those of threads and descriptors, and
 /// [`Cancelled`](SpritesProblem::Cancelled). It may have been started all the same. Then there is no connection to it,
-/// and the service ends it after [`RunLimits::detached`] if the next start does not do so before.
+/// and the service ends it after [`RunLimits::detached`] if the next start does not do so before; if the start was
+/// cancelled, it has been attempted to end it already.
 ///
 /// # Blocking
-/// Until the service has started the program and has taken its environment; bounded by `within`.
+/// Until the service has started the program and has taken its environment; bounded by `within`, and 2 s more if
+/// it is cancelled.
 pub(crate) fn begin(
     setup: RunSetup,
     program: &Program,
@@ -219,18 +224,22 @@ pub(crate) fn begin(
             .map_err(no_thread)?;
     }
 
-    let (mut reader, writer) = program.with_command(shared.limits.detached, |command| {
+    let started = program.with_command(shared.limits.detached, |command| {
         let (client, sprite) = (&shared.client, &shared.sprite);
         client.start_with(sprite, command, program.preamble(), within)
+    });
+    let (mut reader, writer) = started.inspect_err(|error| {
+        // No other start follows one that is cancelled, so nobody else ends what the service may have begun.
+        if matches!(error.problem, SpritesProblem::Cancelled) {
+            kill::kill_once(&shared, CANCELLED);
+        }
     })?;
     shared.state.lock().has_started = true;
     shared.connect(&mut reader, &writer);
     if !program.has_stdin() {
-        match writer.end_stdin(within) {
-            // What the service has said before the connection ended is yet to be read, and says more.
-            Err(error) if !matches!(error.problem, SpritesProblem::Broken(_)) => return Err(error),
-            _ => {}
-        }
+        // It may fail: the plugin reads none of it. If the connection has ended, what the service has said before
+        // is yet to be read, and says more; if the start is cancelled, there is a run to be ended.
+        let _ = writer.end_stdin(within);
     }
     // Their threads take them, or are over.
     let _ = give_writer.send(writer);
