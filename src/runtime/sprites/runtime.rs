@@ -170,6 +170,7 @@ impl Sprites {
     /// Kills every program on the sprite, and waits until the service lists none; returns whether there is
     /// such a sprite.
     fn end_all(&self, sprite: &str, within: Within<'_>) -> Result<bool> {
+        let mut is_told = false;
         loop {
             let sessions = match self.client.sessions(sprite, within) {
                 Ok(sessions) => sessions,
@@ -179,11 +180,18 @@ impl Sprites {
             if sessions.is_empty() {
                 return Ok(true);
             }
+            if !std::mem::replace(&mut is_told, true) {
+                let ids: Vec<&str> = sessions
+                    .iter()
+                    .map(|session| &*session.id)
+                    .take(10)
+                    .collect();
+                let (count, ids) = (sessions.len(), ids.join(", "));
+                let ids = self.client.without_token(&ids);
+                let ids = Foreign::new(&ids);
+                log::info!("sprite {sprite}: killing what is left, {count} programs: {ids}");
+            }
             for session in sessions {
-                log::info!(
-                    "sprite {sprite}: killing program {}, which is left",
-                    Foreign::new(&self.client.without_token(&session.id))
-                );
                 let grace = Duration::ZERO;
                 self.client
                     .kill(sprite, &session.id, "KILL", grace, within)?;

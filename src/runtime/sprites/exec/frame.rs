@@ -1,6 +1,9 @@
 //! The frames of an exec socket, read and written. Pure functions.
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+use crate::runtime::sprites::endpoint;
 
 /// The first byte of a binary message says which stream it is of.
 const STDIN: u8 = 0;
@@ -54,10 +57,15 @@ pub(super) fn id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
         Text(String),
         Number(u64),
     }
-    Ok(match Id::deserialize(deserializer)? {
+    let id = match Id::deserialize(deserializer)? {
         Id::Text(text) => text,
         Id::Number(number) => number.to_string(),
-    })
+    };
+    // One that no request can be made with would keep a program from ever being ended.
+    let is_usable = endpoint::is_segment(&id);
+    is_usable
+        .then_some(id)
+        .ok_or_else(|| D::Error::custom("an id that cannot be used"))
 }
 
 /// Reads a binary message; `None` for what is to be ignored.
@@ -131,6 +139,8 @@ mod tests {
     #[test]
     fn text_messages_are_read_as_far_as_they_matter() {
         let session = |id: &str| Some(ExecEvent::Session { id: id.to_owned() });
+        let id = "7".repeat(4096);
+        let too_long = format!(r#"{{"type":"session_info","session_id":"{id}"}}"#);
         for (message, event) in [
             (
                 r#"{"type":"session_info","session_id":"1847","command":"x","is_owner":true}"#,
@@ -141,6 +151,9 @@ mod tests {
                 session("1847"),
             ),
             (r#"{"type":"session_info"}"#, None),
+            (r#"{"type":"session_info","session_id":""}"#, None),
+            (r#"{"type":"session_info","session_id":".."}"#, None),
+            (&too_long, None),
             (r#"{"type":"session_info","session_id":null}"#, None),
             (
                 r#"{"type":"exit","exit_code":143}"#,
