@@ -384,11 +384,12 @@ impl Connection {
             self.after(call, request, answer, fault)?;
             return Ok(Some(self));
         };
+        let is_owner = session.clients() == 0;
+        // Attached before the client can know of it: what is printed from then on is not lost.
+        let (attached, replayed) = session.attach();
         if !self.upgrade(call, request, fault.as_ref())? {
             return Ok(Some(self));
         }
-        let is_owner = session.clients() == 0;
-        let (attached, replayed) = session.attach();
         let socket = ExecSocket::new(&self.service, self.stream, self.rest);
         socket.run(&attached, &replayed, is_owner);
         Ok(None)
