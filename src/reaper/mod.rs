@@ -16,7 +16,7 @@ mod hooks;
 pub(crate) mod policy;
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
@@ -142,6 +142,8 @@ impl Reaper {
             wake: reader,
             children: HashMap::new(),
             lingering: Vec::new(),
+            to_clear: VecDeque::new(),
+            clearing: 0,
         };
         threads.spawn("host-reaper", 256 * 1024, move || body.run())?;
         Ok(reaper)
@@ -241,7 +243,14 @@ struct ReaperThread {
     children: HashMap<ChildId, Child>,
     /// Children whose session is gone and that are not done yet.
     lingering: Vec<ChildId>,
+    /// Children that what earlier hosts left is to be ended of, and how many threads do that now.
+    to_clear: VecDeque<ChildId>,
+    clearing: usize,
 }
+
+/// The most threads that end what earlier hosts left: a host that has thousands of plugins to look after may have
+/// neither threads for all of them, nor a place that bears so many requests at once.
+const MOST_CLEARING: usize = 8;
 
 impl ReaperThread {
     fn run(mut self) {
@@ -336,7 +345,8 @@ impl ReaperThread {
             }
             ReaperCommand::Clear(hooks) => {
                 self.ensure_child(&hooks);
-                self.with(hooks.child_id(), Child::clear);
+                self.to_clear.push_back(hooks.child_id());
+                self.clear_next();
             }
             ReaperCommand::Stop {
                 hooks,
@@ -352,14 +362,31 @@ impl ReaperThread {
                 if matches!(command, ChildCommand::Forget) && self.children.contains_key(&child) {
                     self.lingering.push(child);
                 }
+                let is_cleared = matches!(command, ChildCommand::Cleared);
                 self.with(child, |child, context| child.handle(context, command));
+                if is_cleared {
+                    self.clearing = self.clearing.saturating_sub(1);
+                    self.clear_next();
+                }
             }
             ReaperCommand::ShutDown => {
                 self.context.shutting_down = true;
+                self.to_clear.clear();
                 for child in self.children.values_mut() {
                     catch_panic(child, &self.context, |child, _| child.end());
                 }
             }
+        }
+    }
+
+    /// Has as many of those cleared that wait for it as may be at once.
+    fn clear_next(&mut self) {
+        while self.clearing < MOST_CLEARING
+            && let Some(id) = self.to_clear.pop_front()
+        {
+            let mut has_begun = false;
+            self.with(id, |child, context| has_begun = child.clear(context));
+            self.clearing += usize::from(has_begun);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::plugin_log::PluginLog;
 use crate::process::PluginCommand;
 use crate::store::{Record, Store};
+use crate::text::Foreign;
 
 /// One start of a plugin.
 pub struct Launch<'a> {
@@ -23,7 +24,8 @@ pub struct Launch<'a> {
     /// The number of the run.
     pub(crate) run: u64,
     pub(crate) interrupt: &'a Interrupt,
-    pub(crate) log: &'a Arc<PluginLog>,
+    /// Opens the plugin's log, if it is not open yet.
+    pub(crate) log: &'a (dyn Fn() -> Result<Arc<PluginLog>> + Sync),
     pub(crate) local: &'a LocalPlugins,
 }
 
@@ -54,7 +56,10 @@ impl Launch<'_> {
     /// # Blocking
     /// For the disk.
     pub fn note(&self, text: &str) {
-        self.log.write_note(text);
+        match (self.log)() {
+            Ok(log) => log.write_note(text),
+            Err(error) => log::warn!("{error}; not in it: {}", Foreign::new(text)),
+        }
     }
 
     /// Unpacks the plugin on this machine, if it is not, and returns what to run and how: the program in its

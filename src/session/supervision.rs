@@ -105,7 +105,7 @@ impl ChildHooks for SessionHooks {
             connection_url: url.as_deref(),
             run,
             interrupt,
-            log: &log,
+            log: &|| Ok(log.clone()),
             local: &context.services.local,
         })?;
         Ok(started)
@@ -120,7 +120,8 @@ impl ChildHooks for SessionHooks {
             connection_url: None,
             run: 0,
             interrupt,
-            log: &shared.open_log()?,
+            // A plugin that never runs has none.
+            log: &|| shared.open_log(),
             local: &services.local,
         })
     }

@@ -35,14 +35,15 @@ impl Child {
         }
     }
 
-    /// Ends what earlier hosts have left, on a separate thread, unless something is under way already.
-    pub(in crate::reaper) fn clear(&mut self, context: &Context) {
+    /// Ends what earlier hosts have left, on a separate thread, unless something is under way already; returns
+    /// whether [`Cleared`](ChildCommand::Cleared) will follow.
+    pub(in crate::reaper) fn clear(&mut self, context: &Context) -> bool {
         if !matches!(self.stage, Stage::Idle) || context.shutting_down || self.forgotten {
-            return;
+            return false;
         }
         // Without a thread or a descriptor for it, the next start does it.
         let Ok(interrupt) = Interrupt::new() else {
-            return;
+            return false;
         };
         let (child, hooks, reaper) = (
             self.hooks.child_id(),
@@ -64,6 +65,7 @@ impl Child {
         if started.is_ok() {
             self.stage = Stage::Clearing(interrupt);
         }
+        started.is_ok()
     }
 
     pub(super) fn cleared(&mut self, context: &Context) {

@@ -277,7 +277,7 @@ impl Runtime for Sprites {
         }
         drop(release);
         self.remember(record, outline);
-        let log = launch.log.clone();
+        let log = (launch.log)()?;
         let setup = RunSetup {
             client: self.client.clone(),
             sprite,

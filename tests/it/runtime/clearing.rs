@@ -42,6 +42,9 @@ fn only_what_may_have_outlived_a_host_is_cleared() {
     let host = own.host("cleared");
     let session = host.install(plugin(&host, "inactive"));
     wait_until("what was left to be cleared", || own.calls() == ["clear"]);
+    // There may be thousands of them, and each log is an open file.
+    let logs = host.installation_folder(&session).join("logs");
+    assert!(!logs.exists(), "it has a log and has never run");
     // An active one is started, which clears by itself.
     let mut record = plugin(&host, "active");
     record.active_state = ActiveState::Active;
@@ -77,6 +80,42 @@ fn a_start_waits_until_all_is_cleared() {
     drop(go);
     active(&session);
     assert_eq!(own.calls(), ["clear", "start"]);
+}
+
+#[test]
+fn a_few_are_cleared_at_a_time_and_no_start_waits_for_others() {
+    const MANY: usize = 40;
+    let (go, gate) = bounded::<()>(0);
+    let at_once = Arc::new(Mutex::new((0, 0)));
+    let seen = at_once.clone();
+    let own = Own::new().outliving(WHY).on_clear(move |_| {
+        {
+            let (now, most) = &mut *seen.lock();
+            *now += 1;
+            *most = (*most).max(*now);
+        }
+        let _ = gate.recv_timeout(LONG);
+        seen.lock().0 -= 1;
+        Ok(())
+    });
+    let host = own.host("many-cleared");
+    let mut sessions: Vec<_> = (0..MANY)
+        .map(|number| host.install(plugin(&host, &format!("left-{number}"))))
+        .collect();
+    wait_until("the first to be cleared", || own.calls().len() == 8);
+    // Its turn has not come, and a start clears by itself.
+    let wanted = sessions.pop().unwrap();
+    supervised(&wanted).start().unwrap();
+    active(&wanted);
+    // Nor has that of this one, which goes.
+    let gone = sessions.pop().unwrap();
+    host.unload(gone.id()).unwrap();
+    drop(go);
+    wait_until("all others to be cleared", || {
+        let calls = own.calls();
+        calls.iter().filter(|call| **call == "clear").count() == MANY - 2
+    });
+    assert_eq!(at_once.lock().1, 8, "were cleared at once");
 }
 
 #[test]
