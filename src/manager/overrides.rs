@@ -9,6 +9,7 @@ use crate::id::InstallationId;
 use crate::process::orphans::VARIABLE as COOKIE_VARIABLE;
 use crate::protocol::environment::{DATA_VARIABLE, TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::settings::require;
+use crate::state::PluginMode;
 use crate::store::{Overrides, Record};
 use crate::text::Foreign;
 
@@ -29,12 +30,19 @@ impl Manager {
     /// - [`Error::Setting`] with the setting that is invalid.
     /// - [`Error::NotInstalled`].
     /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
+    /// - What the [runtime refuses](crate::runtime::Runtime::accept), such as limits that cannot be set there.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - [The store's](crate::store::Store#errors), or [`Error::ShutDown`].
     pub fn set_overrides(&self, id: InstallationId, overrides: Overrides) -> Result<Installation> {
         check(&overrides)?;
-        self.inner.change(id, "set_overrides", |record| {
+        let inner = &self.inner;
+        inner.change(id, "set_overrides", |record| {
             record.overrides = overrides;
+            match (record.mode(), inner.check_runtime()) {
+                (PluginMode::Supervised, Ok(())) => inner.check_accepted(record),
+                // Where it cannot run anyway there is nothing to be asked.
+                _ => Ok(()),
+            }
         })
     }
 
@@ -55,6 +63,7 @@ impl Manager {
         let labels = owned(labels);
         self.inner.change(id, "set_labels", |record| {
             record.labels = labels;
+            Ok(())
         })
     }
 
@@ -74,6 +83,7 @@ impl Manager {
         let added_by = added_by.into().map(str::to_owned);
         self.inner.change(id, "set_added_by", |record| {
             record.added_by = added_by;
+            Ok(())
         })
     }
 }
@@ -93,11 +103,11 @@ impl ManagerInner {
         &self,
         id: InstallationId,
         operation: &'static str,
-        change: impl FnOnce(&mut Record),
+        change: impl FnOnce(&mut Record) -> Result<()>,
     ) -> Result<Installation> {
         let _operation = self.begin(id, operation)?;
         let mut record = self.sound_record(id)?;
-        change(&mut record);
+        change(&mut record)?;
         record.validate()?;
         self.store().put(record.clone())?;
         fault::point(fault::RECORDED, id);

@@ -130,7 +130,8 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// Returns its name, in lower case, for error details (`runtime_provider`) and log lines.
     fn name(&self) -> &'static str;
 
-    /// Checks whether this plugin can run here at all. Called before a plugin is installed, updated or loaded, which
+    /// Checks whether this plugin can run here at all. Called before a plugin is installed, updated, given other
+    /// [overrides](crate::Overrides) or loaded, which
     /// fails with the error that this returns; not before each start. The default implementation accepts every one.
     ///
     /// # Blocking

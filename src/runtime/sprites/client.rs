@@ -159,7 +159,8 @@ impl Client {
         request: &Request<'_>,
         within: Within<'_>,
     ) -> Result<Vec<u8>, SpritesError> {
-        repeat(request.action, within, |within| {
+        let sprite = request.segments.get(1).copied().unwrap_or_default();
+        repeat((request.action, sprite), within, |within| {
             let reply = self.open(request, within.at_most(request.attempt))?;
             reply.read_all(request.limit)
         })
@@ -384,7 +385,7 @@ impl fmt::Debug for ClientSettings {
 
 /// Makes attempts at something as [`retry::wait`] says.
 pub(super) fn repeat<T>(
-    action: &'static str,
+    action: (&'static str, &str),
     within: Within<'_>,
     attempt: impl FnMut(Within<'_>) -> Result<T, SpritesProblem>,
 ) -> Result<T, SpritesError> {
@@ -394,7 +395,7 @@ pub(super) fn repeat<T>(
 /// As [`repeat`], but only after the problems that `may_repeat` accepts.
 pub(super) fn repeat_after<T>(
     may_repeat: impl Fn(&SpritesProblem) -> bool,
-    action: &'static str,
+    (action, sprite): (&'static str, &str),
     within: Within<'_>,
     mut attempt: impl FnMut(Within<'_>) -> Result<T, SpritesProblem>,
 ) -> Result<T, SpritesError> {
@@ -421,7 +422,11 @@ pub(super) fn repeat_after<T>(
         } else {
             log::Level::Debug
         };
-        log::log!(level, "cannot {action}: {problem}; again in {wait:.1?}");
+        let at = if sprite.is_empty() { "" } else { ": " };
+        log::log!(
+            level,
+            "{sprite}{at}cannot {action}: {problem}; again in {wait:.1?}"
+        );
         match within.pause(wait) {
             Ok(()) => {}
             // It ran out between attempts: what was wrong is worth more than that.

@@ -81,9 +81,11 @@ impl Endpoint {
 /// Whether a URL names the machine that uses it.
 pub(super) fn leads_to_this_machine(url: &str) -> bool {
     let leads_here = |host: &str| {
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
         // Connecting to 0.0.0.0 is connecting to oneself.
-        let address = host.parse::<IpAddr>();
-        is_loopback(host) || address.is_ok_and(|address| address.is_unspecified())
+        let is_here = |address: IpAddr| address.is_loopback() || address.is_unspecified();
+        name == "localhost" || name.ends_with(".localhost") || address.is_ok_and(is_here)
     };
     let url = url.trim();
     let url = if url.contains(['/', '?', '#']) {
@@ -165,6 +167,13 @@ mod tests {
             "ws://[::]:8000",
             "localhost:8000",
             "127.0.0.1",
+        ] {
+            assert!(leads_to_this_machine(url), "{url}");
+        }
+        for url in [
+            "http://[::ffff:127.0.0.1]:8000",
+            "ws://foo.localhost",
+            "ws://LOCALHOST.",
         ] {
             assert!(leads_to_this_machine(url), "{url}");
         }

@@ -105,7 +105,7 @@ impl Client {
         };
         let segments = ["sprites", name];
         let find = Request::new("find the sprite", Method::GET, &segments);
-        repeat(create.action, within, |within| {
+        repeat((create.action, name), within, |within| {
             let made = self
                 .open(&create, within.at_most(create.attempt))
                 .and_then(|reply| reply.read_all(create.limit));

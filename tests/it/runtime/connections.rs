@@ -7,7 +7,7 @@ use plugin_runner::ReportedState::{Connecting, Errored, Restarting};
 use plugin_runner::protocol::Transport;
 use plugin_runner::report::ExitReason;
 use plugin_runner::runtime::{Launch, Run, RunExit, RunHandle, Runtime, StopSignal};
-use plugin_runner::{ActiveState, Error, ErrorKind, Manager};
+use plugin_runner::{ActiveState, Error, ErrorKind, Manager, Overrides, ProcessLimits};
 
 use super::own::{Behaviour, Own, plugin};
 use crate::support::LONG;
@@ -143,5 +143,26 @@ fn a_boot_tells_which_plugins_the_runtime_does_not_accept() {
     );
     let error = manager.activate(giant, LONG).unwrap_err();
     assert_eq!(error.to_string(), "it is too large");
+    drop(manager);
+}
+
+#[test]
+fn overrides_that_the_runtime_does_not_accept_change_nothing() {
+    let own = Own::new().on_accept(|record| {
+        if record.overrides == Overrides::default() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unsupported, "it cannot be limited"))
+    });
+    let host = own.host("overrides");
+    let manager = Manager::new(host.clone()).unwrap();
+    let record = plugin(&host, "limited");
+    host.store().put(record.clone()).unwrap();
+    let limited = Overrides::default().process_limits(ProcessLimits::default().open_files(64));
+    let error = manager.set_overrides(record.id, limited).unwrap_err();
+    assert_eq!(error.to_string(), "it cannot be limited");
+    assert_eq!(host.store().get(record.id).unwrap(), Some(record.clone()));
+    // What is no business of the runtime's is not asked for.
+    manager.set_labels(record.id, [("team", "blue")]).unwrap();
     drop(manager);
 }

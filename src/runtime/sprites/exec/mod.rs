@@ -95,7 +95,7 @@ impl Client {
         let query = start_query(command);
         let query: Vec<_> = query.iter().map(|(key, value)| (*key, &**value)).collect();
         let action = "start a program on the sprite";
-        repeat_after(is_without_effect, action, within, |within| {
+        repeat_after(is_without_effect, (action, sprite), within, |within| {
             self.open_socket(&segments, &query, input, within)
         })
     }
@@ -111,7 +111,8 @@ impl Client {
     ) -> Result<(ExecReader, ExecWriter), SpritesError> {
         let segments = ["sprites", sprite, "exec", session];
         let stdin = if has_stdin { "true" } else { "false" };
-        repeat("attach to a program on the sprite", within, |within| {
+        let action = "attach to a program on the sprite";
+        repeat((action, sprite), within, |within| {
             self.open_socket(&segments, &[("stdin", stdin)], &[], within)
         })
     }
@@ -155,7 +156,7 @@ impl Client {
             }
             problem
         };
-        repeat(kill.action, within, |within| {
+        repeat((kill.action, sprite), within, |within| {
             let mut reply = match self.open(&kill, within.at_most(kill.attempt)) {
                 Ok(reply) => reply,
                 Err(SpritesProblem::NotFound) => return Ok(KillReport::default()),
