@@ -262,7 +262,7 @@ pub(crate) enum PackageError {
     },
 
     /// Something in a plugin's directory that cannot be taken to where the plugin runs.
-    #[cfg_attr(not(test), allow(dead_code, reason = "no run uses it yet"))]
+    #[cfg_attr(not(feature = "sprites"), allow(dead_code))]
     #[error("cannot take {} to where the plugin runs: {problem}", Foreign::new(&.path.to_string_lossy()))]
     NotPortable {
         /// Its path.
@@ -271,6 +271,7 @@ pub(crate) enum PackageError {
         problem: &'static str,
     },
     /// One file is larger than the service takes that runs the plugin.
+    #[cfg_attr(not(feature = "sprites"), allow(dead_code))]
     #[error(
         "{} has {size} bytes, and the service that runs the plugin takes files of up to {limit}; split it, or \
          have the plugin fetch it into PLUGIN_DATA_DIR", Foreign::new(.entry)

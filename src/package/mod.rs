@@ -32,7 +32,6 @@ mod content;
 mod end_record;
 mod entry;
 #[cfg(feature = "sprites")]
-#[allow(dead_code, reason = "no run uses it yet")]
 mod files;
 mod layout;
 mod limits;
