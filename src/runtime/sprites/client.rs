@@ -20,6 +20,7 @@ use super::endpoint::{self, Endpoint};
 use super::interrupt::Within;
 use super::link::Link;
 use super::retry;
+use super::room::Room;
 use super::transport::{CallSlot, LinkConnector, NoResolver, TOKEN_PLACE};
 use crate::error::{Error, Result, SpritesError, SpritesProblem};
 use crate::thread::Threads;
@@ -71,6 +72,7 @@ struct ClientShared {
     threads: Threads,
     /// Agents that are not in use, each with at most one idle connection.
     lanes: Mutex<Vec<Lane>>,
+    upload_room: Room,
 }
 
 /// An agent for one call at a time, so that its connection knows which call it is for.
@@ -147,6 +149,7 @@ impl Client {
             tls: Arc::new(tls_config(settings.roots)?),
             threads,
             lanes: Mutex::default(),
+            upload_room: Room::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -275,6 +278,11 @@ impl Client {
     /// Returns what the service says as it may be shown: it may repeat what it was sent.
     pub(super) fn without_token(&self, said: &str) -> String {
         said.replace(self.token(), "[token]")
+    }
+
+    /// Memory for files that are being uploaded, by whomever.
+    pub(super) fn upload_room(&self) -> &Room {
+        &self.shared.upload_room
     }
 
     pub(super) fn threads(&self) -> &Threads {

@@ -15,7 +15,7 @@
 //! `endpoint` reads the base URL, `link` is one connection, `transport` puts it under the HTTP client,
 //! `client` makes requests, `answer` judges what comes back, `sprite`, `files` and `exec` are the calls, and
 //! `interrupt` ends them. `release` is what a plugin's files are on a sprite; `deploy` brings them there, with
-//! `upload`, `lanes`, `script` and `deploy.sh`. `cleanup` deletes the sprites that are not needed any more.
+//! `upload`, `lanes`, `room`, `script` and `deploy.sh`. `cleanup` deletes the sprites that are not needed any more.
 
 mod answer;
 mod cleanup;
@@ -30,6 +30,7 @@ mod link;
 mod program;
 mod release;
 mod retry;
+mod room;
 mod run;
 mod runtime;
 mod script;

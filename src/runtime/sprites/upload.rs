@@ -34,7 +34,8 @@ struct Upload {
 /// Uploads what is not there yet, and returns the SHA-256 of every file, in the order of the release. A file
 /// counts as there if it has the right size; the script that completes the release looks at its content.
 ///
-/// Up to four files are in memory at once: 64 MiB, since the service takes none above 16 MiB.
+/// Up to four files are in memory at once: 64 MiB, since the service takes none above 16 MiB; and as many of all
+/// deployments as there is [room](Client::upload_room) for.
 pub(super) fn upload(
     client: &Client,
     sprite: &str,
@@ -74,6 +75,11 @@ impl Upload {
         let Some(file) = self.release.files.files().get(number) else {
             return Ok([0; 32]);
         };
+        let room = self.client.upload_room().take(file.size, within);
+        let _room = room.map_err(|problem| SpritesError {
+            action: ACTION,
+            problem,
+        })?;
         let cancel = || within.check().is_err();
         let content = match self.release.files.read(file, &cancel) {
             Err(PackageError::Cancelled) => {

@@ -12,3 +12,5 @@ mod on_sprites;
 mod open_packages;
 mod own;
 mod panics;
+#[cfg(all(feature = "sprites", target_os = "linux"))]
+mod sprites_updates;
