@@ -100,8 +100,8 @@ pub(crate) struct ProgramParts<'a> {
 
 impl Program {
     /// # Errors
-    /// [`Error::Setting`]: variables have names that a shell cannot set, or a NUL in their values. It has the
-    /// names, and no value.
+    /// [`Error::Setting`]: variables have names that a shell cannot set, or a NUL in their values; it has the
+    /// names, and no value. Or the command has a NUL in it.
     pub(crate) fn new(parts: ProgramParts<'_>) -> Result<Self> {
         let refused = |refused: Vec<&OsStr>, problem: &str| {
             if refused.is_empty() {
@@ -126,6 +126,10 @@ impl Program {
             with_nul.map(|(name, _)| name.as_os_str()).collect(),
             "the values of these variables have a NUL in them",
         )?;
+        if parts.program.contains('\0') || parts.args.iter().any(|word| word.contains('\0')) {
+            let problem = "the command or one of its arguments has a NUL in it";
+            return Err(Error::setting("command", problem));
+        }
         let script = if parts.has_stdin {
             SCRIPT.to_owned()
         } else {

@@ -319,3 +319,27 @@ fn variables_that_cannot_be_set_are_refused_by_name_and_without_their_values() {
     let text = refused(&variables(&[("ZERO", "secret\0")]));
     assert!(text.contains("ZERO") && !text.contains("secret"), "{text}");
 }
+
+#[test]
+fn words_that_no_program_can_be_given_are_refused() {
+    let refused = |program: &str, args: &[String]| {
+        let program = Program::new(ProgramParts {
+            base: "/b",
+            release: "/b/r",
+            program,
+            args,
+            variables: &variables(&[]),
+            has_stdin: false,
+        });
+        crate::error::StartError::from(program.unwrap_err())
+    };
+    for error in [
+        refused("p\0q", &[]),
+        refused("p", &["a".into(), "\0".into()]),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains("NUL"), "{text}");
+        // The service would not start it, and that is looked upon as a failure that passes.
+        assert!(error.is_permanent(), "{text}");
+    }
+}
