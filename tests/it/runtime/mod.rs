@@ -6,6 +6,7 @@ mod clearing;
 mod connections;
 mod ends;
 mod failures;
+mod few_descriptors;
 #[cfg(all(feature = "sprites", target_os = "linux"))]
 mod on_sprites;
 #[cfg(all(feature = "sprites", feature = "sqlite", target_os = "linux"))]
