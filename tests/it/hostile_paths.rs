@@ -120,9 +120,11 @@ fn attacks(host: &TestHost, decoy: &Decoy, round: usize) -> (Vec<Session>, Attac
     ];
     // Another plugin exchanges this one's program, at any moment between two looks at it.
     let victim = name("victim");
-    records.push(script(host, &victim, "#!/bin/sh\nexit 1\n"));
-    let attack = Attack::of(host, &name("swap"));
+    records.push(script(host, &victim, ""));
     let program = host.folder().join(format!("plugin-{victim}/program"));
+    // Not a script: its shell would open the pipe once more, and wait there until it has to be connected.
+    fs::copy("/bin/false", &program).unwrap();
+    let attack = Attack::of(host, &name("swap"));
     let swapping = attack.record(host, &name("swap"), &["swap", program.to_str().unwrap()]);
     records.push(swapping);
     let sessions = records
