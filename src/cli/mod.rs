@@ -95,7 +95,7 @@ struct RunArguments {
     ///
     /// Sprites, to which plugins are uploaded, need --public-url, SPRITES_API_KEY in the environment, and
     /// SPRITES_API_URL if the service is not at https://api.sprites.dev. Without --data they are deleted at the
-    /// end. With it they stay, and are paid for, until somebody deletes them at the service; their names begin
+    /// end. With it they stay, and are paid for, until they are deleted at the service; their names begin
     /// with `pr-`.
     #[arg(long, value_name = "NAME", default_value = "local", value_parser = runtime)]
     runtime: RuntimeProvider,

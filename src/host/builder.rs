@@ -129,7 +129,7 @@ impl HostBuilder {
     ///   is not refused. The module `sdk` has no TLS; plugins that use it take stdio.
     /// - The [store](Self::store) has to keep [notes](Store#notes), and should be one that lasts: sprites of a store
     ///   that is gone, such as the default one in memory, are found by no later host, and are paid for until
-    ///   somebody deletes them at the service.
+    ///   they are deleted at the service.
     /// - [`process_limits`](Self::process_limits) cannot be set. A plugin that has
     ///   [limits of its own](crate::Overrides::process_limits) is not installed, updated or loaded.
     #[cfg(feature = "sprites")]

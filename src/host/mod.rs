@@ -174,7 +174,8 @@ impl Host {
     /// plugin that is loaded already returns its session and changes nothing.
     ///
     /// # Blocking
-    /// Only for the store's I/O; it never waits for the plugin.
+    /// For the store's I/O, and while the runtime looks whether the plugin [can run](crate::runtime::Runtime::accept)
+    /// there, for which `sprites` reads the package. It never waits for the plugin.
     ///
     /// # Errors
     /// - [`Error::NotInstalled`] when the store has no such record; or [the store's](Store#errors).

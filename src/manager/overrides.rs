@@ -22,8 +22,8 @@ impl Manager {
     /// either.
     ///
     /// # Blocking
-    /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it, and for
-    /// the store.
+    /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it, for the
+    /// store, and while the [runtime](crate::runtime::Runtime::accept) looks at the package.
     ///
     /// # Errors
     /// An error changes nothing.

@@ -15,7 +15,6 @@ use super::{ExitReason, OutOfMemoryWatch, ProcessLimits};
 /// How a process ended: its status, and what else the system says.
 #[derive(Clone, Debug)]
 pub(crate) struct ProcessEnd {
-    pub(crate) pid: u32,
     pub(crate) exit: ExitReason,
     /// Whether it left a core file, or handed one to a crash handler.
     pub(crate) core_dumped: bool,
@@ -30,13 +29,11 @@ const WRAPPED: i32 = 128;
 impl ProcessEnd {
     /// `status` is `None` if the system kept none.
     pub(super) fn new(
-        pid: u32,
         status: Option<ExitStatus>,
         limits: ProcessLimits,
         findings: ExitFindings,
     ) -> Self {
         Self {
-            pid,
             exit: status.map_or(ExitReason::Unknown, ExitReason::from),
             core_dumped: status.is_some_and(|status| status.core_dumped()),
             limits,
@@ -127,7 +124,7 @@ mod tests {
             cpu_time: used,
             ..ExitFindings::default()
         };
-        ProcessEnd::new(7, status.map(ExitStatus::from_raw), limits, findings)
+        ProcessEnd::new(status.map(ExitStatus::from_raw), limits, findings)
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub enum ExitReason {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It ended, and nobody knows how: the system kept no status because the embedder ignores SIGCHLD, or the
+    /// It ended, and how is not known: the system kept no status because the embedder ignores SIGCHLD, or the
     /// connection to the place where it ran was lost.
     Unknown,
 }

@@ -184,12 +184,7 @@ impl Process {
                 None
             }
         };
-        ProcessEnd::new(
-            self.pid(),
-            status,
-            std::mem::take(&mut self.limits),
-            findings,
-        )
+        ProcessEnd::new(status, std::mem::take(&mut self.limits), findings)
     }
 }
 

@@ -86,14 +86,6 @@ impl Launch<'_> {
     pub fn spawn(&self, command: PluginCommand) -> Result<Run> {
         Ok(self.local.spawn(self, command)?)
     }
-
-    pub(super) fn run(&self) -> u64 {
-        self.run
-    }
-
-    pub(super) fn store(&self) -> &dyn Store {
-        self.store
-    }
 }
 
 impl fmt::Debug for Launch<'_> {

@@ -22,7 +22,7 @@ use crate::process::orphans::{self, OrphanScanner};
 use crate::process::{Environment, PluginCommand, Process, ProcessLimits, resolve};
 use crate::protocol::environment::{DATA_VARIABLE, TRANSPORT_VARIABLE, URL_VARIABLE};
 use crate::protocol::manifest::Transport;
-use crate::store::{PluginKind, Source};
+use crate::store::{PluginKind, Source, Store};
 use crate::thread::Threads;
 
 /// How long a spawn is retried while the program's file is open for writing.
@@ -64,12 +64,7 @@ impl LocalPlugins {
     fn working_directory(&self, launch: &Launch<'_>, root: &Path) -> Result<PathBuf, StartError> {
         let record = launch.record();
         match &record.kind {
-            PluginKind::Supervised(Source::Directory(dir)) => {
-                let opened = dir.canonicalize().map_err(|error| {
-                    Error::io(format!("open plugin directory {}", dir.display()), error)
-                });
-                Ok(opened?)
-            }
+            PluginKind::Supervised(Source::Directory(dir)) => Ok(open_directory(dir)?),
             PluginKind::Supervised(Source::Archive(path)) => {
                 let cancel = || launch.is_cancelled();
                 let release = self.release(path, root, &record.manifest.command, &cancel);
@@ -78,9 +73,7 @@ impl LocalPlugins {
             PluginKind::Supervised(Source::Stored { sha256, .. }) => {
                 self.stored_release(launch, sha256, root)
             }
-            PluginKind::External { .. } => {
-                Err(Error::Unsupported("an external plugin is not started by the host").into())
-            }
+            PluginKind::External { .. } => Err(NOT_STARTED.into()),
         }
     }
 
@@ -120,19 +113,8 @@ impl LocalPlugins {
         {
             return Ok(release);
         }
-        let lacking = |problem| {
-            let sha256 = sha256.into();
-            Error::from(StoreError::Archive { sha256, problem })
-        };
-        let content = launch
-            .store()
-            .get_archive(sha256)?
-            .ok_or_else(|| lacking("missing"))?;
         let limits = &self.package_limits;
-        let archive = Archive::check(content, limits, &cancel).map_err(unpack_failed)?;
-        if archive.sha256() != sha256 {
-            return Err(lacking("damaged").into());
-        }
+        let archive = stored_archive(launch.store, sha256, limits, &cancel)?;
         package::unpack_once(&archive, root, command, limits, &cancel).map_err(unpack_failed)
     }
 
@@ -152,11 +134,8 @@ impl LocalPlugins {
             environment.set(name, value);
         }
         environment.set(DATA_VARIABLE, data);
-        match (record.manifest.transport, launch.connection_url()) {
-            (Transport::Stdio, _) => environment.set(TRANSPORT_VARIABLE, "stdio"),
-            (Transport::WebSocket, Some(url)) => environment.set(URL_VARIABLE, url),
-            (Transport::WebSocket, None) => return Err(StartError::NoAddress),
-        }
+        let (name, value) = connection_variable(launch)?;
+        environment.set(name, value);
         let path = environment.get("PATH").map(OsString::from);
         let program = resolve(&record.manifest.command, &directory, path.as_deref())?;
         Ok(PluginCommand {
@@ -180,7 +159,7 @@ impl LocalPlugins {
         let stdin = record.manifest.transport == Transport::Stdio;
         // Set last, so that nothing can replace it.
         if let Some(scanner) = &self.scanner {
-            let cookie = scanner.cookie.of_run(launch.run());
+            let cookie = scanner.cookie.of_run(launch.run);
             let name = orphans::VARIABLE.into();
             command.environment.insert(name, cookie.into());
         }
@@ -226,6 +205,49 @@ pub(super) fn check(launch: &Launch<'_>) -> Result<(), StartError> {
         return Err(StartError::NoCommand);
     }
     Ok(())
+}
+
+/// What a runtime says of a plugin that runs elsewhere.
+pub(super) const NOT_STARTED: Error =
+    Error::Unsupported("an external plugin is not started by the host");
+
+/// Returns a plugin's directory as an absolute path without links.
+pub(super) fn open_directory(dir: &Path) -> Result<PathBuf> {
+    let opened = dir.canonicalize();
+    opened.map_err(|error| Error::io(format!("open plugin directory {}", dir.display()), error))
+}
+
+/// Reads an archive of the store, and checks that it is the one that the record names.
+pub(super) fn stored_archive(
+    store: &dyn Store,
+    sha256: &str,
+    limits: &PackageLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<Archive, StartError> {
+    let lacking = |problem| {
+        let sha256 = sha256.into();
+        Error::from(StoreError::Archive { sha256, problem })
+    };
+    let content = store
+        .get_archive(sha256)?
+        .ok_or_else(|| lacking("missing"))?;
+    let archive = Archive::check(content, limits, cancel);
+    let archive = archive.map_err(|error| unpack_failed(error, cancel))?;
+    if archive.sha256() != sha256 {
+        return Err(lacking("damaged").into());
+    }
+    Ok(archive)
+}
+
+/// Returns the variable that tells a plugin how to reach the host, and its value.
+pub(super) fn connection_variable<'a>(
+    launch: &'a Launch<'_>,
+) -> Result<(&'static str, &'a str), StartError> {
+    match (launch.record.manifest.transport, launch.connection_url()) {
+        (Transport::Stdio, _) => Ok((TRANSPORT_VARIABLE, "stdio")),
+        (Transport::WebSocket, Some(url)) => Ok((URL_VARIABLE, url)),
+        (Transport::WebSocket, None) => Err(StartError::NoAddress),
+    }
 }
 
 pub(super) fn unpack_failed(error: PackageError, cancel: &dyn Fn() -> bool) -> StartError {

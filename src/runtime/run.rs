@@ -89,6 +89,7 @@ pub enum StopSignal {
 #[derive(Clone, Debug)]
 pub struct RunExit {
     pub(crate) reason: ExitReason,
+    /// As [`RunHandle::pid`] returned it; set by the reaper.
     pub(crate) pid: Option<u32>,
     /// Whether it left a core file, or handed one to a crash handler.
     pub(crate) core_dumped: bool,
@@ -179,7 +180,7 @@ impl From<ProcessEnd> for RunExit {
         };
         Self {
             reason: end.exit,
-            pid: Some(end.pid),
+            pid: None,
             core_dumped: end.core_dumped,
             limits: end.limits,
             was_killed: false,

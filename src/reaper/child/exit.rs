@@ -111,10 +111,7 @@ impl Child {
         {
             let pid = run.pid();
             let exit = run.finish();
-            ended.exit = Some(RunExit {
-                pid: exit.pid.or(pid),
-                ..exit
-            });
+            ended.exit = Some(RunExit { pid, ..exit });
         }
     }
 

@@ -48,7 +48,8 @@ impl From<DeployError> for StartError {
 
 /// Makes a release ready on a sprite that is there, and on which it [is not](is_deployed).
 ///
-/// Its files are uploaded, four at once, without those that an attempt before this one has uploaded. A script then checks them, copies the plugin's own files from the release that `current` names (see
+/// Its files are uploaded, four at once, without those that an attempt before this one has uploaded. A script
+/// then checks them, copies the plugin's own files from the release that `current` names (see
 /// [`migrate_files`](crate::package::migrate_files), whose rules hold, but that what has a path of more than
 /// 3,500 bytes is left behind too), moves the release to its place, and removes all others but the one that
 /// was used before it. `own_files` bounds what is copied. The plugin's data is not touched.

@@ -21,15 +21,14 @@ use super::program::{Program, ProgramParts};
 use super::release::{BASE, Outline, Release};
 use super::run::{RunLimits, RunSetup, begin};
 use super::{Client, ClientSettings, SpritesSettings, Within, endpoint};
-use crate::error::{
-    Error, Result, SpawnError, SpritesError, SpritesProblem, StartError, StoreError,
-};
+use crate::error::{Error, Result, SpawnError, SpritesError, SpritesProblem, StartError};
 use crate::id::InstallationId;
 use crate::package::{Archive, MigrationLimits, PackageFiles, PackageLimits};
 use crate::process::ProcessLimits;
 use crate::protocol::Transport;
-use crate::protocol::environment::{TRANSPORT_VARIABLE, URL_VARIABLE};
-use crate::runtime::local::{check, unpack_failed};
+use crate::runtime::local::{
+    NOT_STARTED, check, connection_variable, open_directory, stored_archive, unpack_failed,
+};
 use crate::runtime::{Launch, Run, Runtime};
 use crate::store::{PluginKind, Record, Source, Store};
 use crate::text::Foreign;
@@ -135,34 +134,17 @@ impl Sprites {
         let (limits, command) = (&self.package_limits, &*record.manifest.command);
         let files = match &record.kind {
             PluginKind::Supervised(Source::Directory(dir)) => {
-                let dir = dir.canonicalize().map_err(|error| {
-                    Error::io(format!("open plugin directory {}", dir.display()), error)
-                })?;
-                PackageFiles::of_directory(&dir, limits, cancel).map_err(failed)?
+                PackageFiles::of_directory(&open_directory(dir)?, limits, cancel).map_err(failed)?
             }
             PluginKind::Supervised(Source::Archive(path)) => {
                 let archive = Archive::open_unless(path, limits, cancel).map_err(failed)?;
                 PackageFiles::of_archive(archive, command)
             }
             PluginKind::Supervised(Source::Stored { sha256, .. }) => {
-                let lacking = |problem| {
-                    let sha256 = sha256.as_str().into();
-                    Error::from(StoreError::Archive { sha256, problem })
-                };
-                let content = store
-                    .get_archive(sha256)?
-                    .ok_or_else(|| lacking("missing"))?;
-                let archive = Archive::check(content, limits, cancel).map_err(failed)?;
-                if archive.sha256() != sha256 {
-                    return Err(lacking("damaged").into());
-                }
+                let archive = stored_archive(store, sha256, limits, cancel)?;
                 PackageFiles::of_archive(archive, command)
             }
-            PluginKind::External { .. } => {
-                return Err(
-                    Error::Unsupported("an external plugin is not started by the host").into(),
-                );
-            }
+            PluginKind::External { .. } => return Err(NOT_STARTED.into()),
         };
         Ok(Arc::new(Release::new(files)))
     }
@@ -212,11 +194,8 @@ impl Sprites {
         for (name, value) in &record.overrides.environment {
             variables.insert(name.into(), value.into());
         }
-        match (record.manifest.transport, launch.connection_url()) {
-            (Transport::Stdio, _) => variables.insert(TRANSPORT_VARIABLE.into(), "stdio".into()),
-            (Transport::WebSocket, Some(url)) => variables.insert(URL_VARIABLE.into(), url.into()),
-            (Transport::WebSocket, None) => return Err(StartError::NoAddress),
-        };
+        let (name, value) = connection_variable(launch)?;
+        variables.insert(name.into(), value.into());
         Ok(variables)
     }
 }
@@ -233,6 +212,10 @@ impl Runtime for Sprites {
                  away with `Manager::set_overrides`",
             ));
         }
+        // A package that has been deployed has been checked.
+        if self.known(record).is_some() {
+            return Ok(());
+        }
         match self.release(record, store, &|| false) {
             Ok(release) => Ok(release.check()?),
             // A start says so too, and more.
@@ -244,7 +227,7 @@ impl Runtime for Sprites {
         check(launch)?;
         let record = launch.record();
         let cancel = || launch.is_cancelled();
-        let read = || self.release(record, launch.store(), &cancel);
+        let read = || self.release(record, launch.store, &cancel);
         let mut release = None;
         let outline = match self.known(record) {
             Some(known) => known,

@@ -243,12 +243,7 @@ fn an_examination_has_a_stack_to_work_with() {
         ..Behaviour::default()
     });
     let host = own.host("large-examination");
-    let mut events = host.events();
-    let session = host.start(plugin(&host, "examined"));
-    events.until(session.id(), Active);
-    own.run(0).end(RunExit::new(ExitReason::Code(5)));
-    let change = events.until(session.id(), Restarting);
-    assert_eq!(change.message(), Some("exit status 5"));
+    own.ends_once(&host);
 }
 
 static GATE: AtomicBool = AtomicBool::new(false);
@@ -264,12 +259,7 @@ fn an_examination_without_end_holds_nothing_up() {
         ..Behaviour::default()
     });
     let host = own.host("endless-examination");
-    let mut events = host.events();
-    let session = host.start(plugin(&host, "examined"));
-    events.until(session.id(), Active);
-    own.run(0).end(RunExit::new(ExitReason::Code(5)));
-    let change = events.until(session.id(), Restarting);
-    assert_eq!(change.message(), Some("exit status 5"));
+    let (session, mut events) = own.ends_once(&host);
     // What is left of it was killed meanwhile.
     assert_eq!(own.run(0).signals(), [StopSignal::Kill]);
     events.until(session.id(), Active);

@@ -16,9 +16,10 @@ use plugin_runner::runtime::{
     Launch, Run, RunExit, RunHandle, RunPipes, Runtime, RuntimeProvider, StopSignal,
 };
 use plugin_runner::store::{Record, Store};
-use plugin_runner::{Error, ErrorKind, InstallationId, Result};
+use plugin_runner::{Error, ErrorKind, InstallationId, ReportedState, Result, Session};
 use serde_json::{Value, json};
 
+use crate::support::events::Events;
 use crate::support::host::{Setup, TestHost};
 use crate::support::plugin::{command, over_stdio};
 use crate::support::{LONG, wait_for};
@@ -125,6 +126,18 @@ impl Own {
         wait_for(&format!("run {number}"), || {
             self.runs.lock().get(number).cloned()
         })
+    }
+
+    /// Starts a plugin, and has its first run end with status 5, which is noticed.
+    #[track_caller]
+    pub(super) fn ends_once(&self, host: &TestHost) -> (Session, Events) {
+        let mut events = host.events();
+        let session = host.start(plugin(host, "examined"));
+        events.until(session.id(), ReportedState::Active);
+        self.run(0).end(RunExit::new(ExitReason::Code(5)));
+        let change = events.until(session.id(), ReportedState::Restarting);
+        assert_eq!(change.message(), Some("exit status 5"));
+        (session, events)
     }
 
     /// How many runs have begun.

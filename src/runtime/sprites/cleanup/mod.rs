@@ -186,7 +186,8 @@ impl Cleanup {
         if !is_gone {
             for key in [shared.key(id), shared.kept_key(id)] {
                 if let Err(error) = shared.store.set_note(&key, None) {
-                    log::warn!("cannot forget that sprite {}: {error}", self.name_of(id));
+                    let name = self.name_of(id);
+                    log::warn!("cannot take back the note of the sprite {name}: {error}");
                 }
             }
             return None;

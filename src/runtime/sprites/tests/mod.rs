@@ -1,4 +1,5 @@
-//! The client with a server that misbehaves as each test says, and runs with the fake of the service. What needs no connection is tested beside it.
+//! The client with a server that misbehaves as each test says, and runs with the fake of the service. What needs
+//! no connection is tested beside it.
 
 mod certificate;
 #[cfg(target_os = "linux")]
@@ -16,6 +17,7 @@ mod http;
 mod program;
 mod run;
 mod server;
+mod sessions;
 mod tls;
 
 use std::time::Duration;
