@@ -98,6 +98,8 @@ pub mod fuzzing;
 mod health;
 #[cfg(feature = "host")]
 mod host;
+#[cfg(feature = "host")]
+mod http;
 mod id;
 #[cfg(feature = "host")]
 pub mod keeper;

@@ -5,14 +5,15 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 
 use super::decision::{Admitted, decide};
-use super::head::{HEAD_LIMIT, Head, end_of_head};
-use super::refusal::{Refusal, RefusalAnswer};
+use super::head::{HEAD_LIMIT, Head};
+use super::refusal::Refusal;
 use crate::auth::rpc_query;
 use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::{Socket, WebSocket};
 use crate::error::{Error, Phase, Result};
 use crate::host::{HandshakeInProgress, Host};
+use crate::http::{RefusalAnswer, end_of_head};
 use crate::session::{Peer, Reservation, Session};
 
 /// The head of a request, as [`Host::admit`] judges it.

@@ -3,10 +3,11 @@
 //! comes before the token is spent, and every refusal before the 101.
 
 use super::head::Head;
-use super::refusal::{Refusal, RefusalAnswer};
+use super::refusal::Refusal;
 use crate::auth::{ConnectionRequest, ExternalToken, SealedToken, Token, TokenDigest, rpc_query};
 use crate::deadline::Deadline;
 use crate::host::HostShared;
+use crate::http::RefusalAnswer;
 use crate::id::InstallationId;
 use crate::session::{AdmitError, Credential, RefusalReason, Reservation, Session};
 use crate::state::PluginMode;

@@ -5,9 +5,10 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::decision::check_upgrade;
-use super::head::{Head, HeadError, read_head};
+use super::head::{HEAD_LIMIT, Head};
 use crate::deadline::Deadline;
 use crate::duplex::websocket::Socket;
+use crate::http::{HeadError, RefusalAnswer, read_head};
 
 /// What became of a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,19 +36,23 @@ pub enum HeadVerdict {
 /// the limit.
 pub fn judge_head(socket: OwnedFd, already_read: Vec<u8>, limit: Duration) -> HeadVerdict {
     let socket = Socket::of(socket);
-    let raw = match read_head(&socket, already_read, Deadline::after(limit), None) {
-        Ok(raw) => raw,
-        Err(HeadError::Refused(answer)) => return HeadVerdict::Refused(answer.status),
-        Err(HeadError::Gone) => return HeadVerdict::Gone,
+    let (mut head, deadline) = (already_read, Deadline::after(limit));
+    let end = match read_head(&socket, &mut head, HEAD_LIMIT, deadline, None) {
+        Ok(end) => end,
+        Err(HeadError::TooLarge) => {
+            return HeadVerdict::Refused(RefusalAnswer::HEAD_TOO_LARGE.status);
+        }
+        Err(HeadError::Gone | HeadError::SlotLost) => return HeadVerdict::Gone,
         Err(HeadError::Timeout) => return HeadVerdict::Timeout,
     };
-    let judged = Head::parse(&raw.head).and_then(|head| Ok((check_upgrade(&head)?, head)));
+    let rest = head.split_off(end);
+    let judged = Head::parse(&head).and_then(|head| Ok((check_upgrade(&head)?, head)));
     match judged {
         Ok((accept, head)) => HeadVerdict::Accepted {
             target: head.target,
             user_agent: head.user_agent.unwrap_or_default(),
             accept,
-            rest: raw.rest,
+            rest,
         },
         Err(answer) => HeadVerdict::Refused(answer.status),
     }

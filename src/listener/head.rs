@@ -1,120 +1,9 @@
-//! The head of a handshake request: reads it under a deadline, and parses it.
+//! The head of a handshake request: the parts that the handshake uses.
 
-use std::io;
-use std::os::fd::AsFd;
-
-use rustix::event::{PollFd, PollFlags};
-
-use super::refusal::RefusalAnswer;
-use super::slots::HandshakeSlot;
-use crate::deadline::Deadline;
-use crate::duplex::websocket::Socket;
-use crate::poll;
+use crate::http::{ParseError, ParsedHead, RefusalAnswer};
 
 /// Largest head that is read, in bytes.
 pub(super) const HEAD_LIMIT: usize = 8 * 1024;
-/// Most header lines in a head.
-const HEADERS: usize = 64;
-
-/// The bytes of a head, and those that came right behind it.
-#[derive(Debug)]
-pub(super) struct RawHead {
-    pub(super) head: Vec<u8>,
-    pub(super) rest: Vec<u8>,
-}
-
-/// Why a head could not be read.
-#[derive(Debug)]
-pub(super) enum HeadError {
-    /// The peer is to be sent this answer.
-    Refused(&'static RefusalAnswer),
-    /// The peer went away, or the listener stops.
-    Gone,
-    /// The deadline passed.
-    Timeout,
-}
-
-/// What ends the reading of a head early, on the host's own listener.
-#[derive(Clone, Copy)]
-pub(super) struct Interruption<'a> {
-    /// Its other end is closed when the listener stops.
-    pub(super) stop: &'a io::PipeReader,
-    pub(super) slot: &'a HandshakeSlot,
-}
-
-/// Reads until the end of the head. Blocks at most until the deadline; an interruption wakes it.
-pub(super) fn read_head(
-    socket: &Socket,
-    already_read: Vec<u8>,
-    deadline: Deadline,
-    interruption: Option<Interruption<'_>>,
-) -> Result<RawHead, HeadError> {
-    let mut bytes = already_read;
-    let mut searched = 0;
-    loop {
-        // Checked each time, so that a peer that keeps sending is interrupted too.
-        if interruption.is_some_and(|interruption| interruption.slot.is_lost()) {
-            return Err(HeadError::Refused(RefusalAnswer::BUSY));
-        }
-        if let Some(end) = end_of_head(&bytes, searched) {
-            // An embedder may have read more than this limit.
-            if end > HEAD_LIMIT {
-                return Err(HeadError::Refused(RefusalAnswer::HEAD_TOO_LARGE));
-            }
-            let rest = bytes.split_off(end);
-            return Ok(RawHead { head: bytes, rest });
-        }
-        if bytes.len() >= HEAD_LIMIT {
-            return Err(HeadError::Refused(RefusalAnswer::HEAD_TOO_LARGE));
-        }
-        searched = bytes.len().saturating_sub(3);
-        wait_readable(socket, deadline, interruption.map(|it| it.stop))?;
-        let mut chunk = [0; 1024];
-        let room = chunk.len().min(HEAD_LIMIT - bytes.len());
-        match socket.read(&mut chunk[..room]) {
-            // The slot was given away, which ended reading: handled above.
-            Ok(0) if interruption.is_some_and(|it| it.slot.is_lost()) => {}
-            Ok(0) => return Err(HeadError::Gone),
-            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
-                ) => {}
-            Err(_) => return Err(HeadError::Gone),
-        }
-    }
-}
-
-pub(super) fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
-    let found = bytes[from..]
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")?;
-    Some(from + found + 4)
-}
-
-fn wait_readable(
-    socket: &Socket,
-    deadline: Deadline,
-    stop: Option<&io::PipeReader>,
-) -> Result<(), HeadError> {
-    // A peer that keeps sending is always readable, so the deadline is checked here too.
-    if deadline.has_passed() {
-        return Err(HeadError::Timeout);
-    }
-    let mut descriptors = vec![PollFd::new(socket, PollFlags::IN)];
-    if let Some(stop) = stop {
-        descriptors.push(PollFd::from_borrowed_fd(stop.as_fd(), PollFlags::IN));
-    }
-    match poll::wait(&mut descriptors, Some(deadline)) {
-        Ok(false) => Err(HeadError::Timeout),
-        Ok(true) => match descriptors.get(1) {
-            Some(stop) if !stop.revents().is_empty() => Err(HeadError::Gone),
-            _ => Ok(()),
-        },
-        Err(_) => Err(HeadError::Gone),
-    }
-}
 
 /// The parts of a request head that the handshake uses.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -136,30 +25,25 @@ pub(super) struct Head {
 impl Head {
     /// Parses a whole head.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static RefusalAnswer> {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-        let mut request = httparse::Request::new(&mut headers);
-        match request.parse(bytes) {
-            // A line that is only a line feed ends the head for the parser, but not for `read_head`:
-            // what follows it would be lost.
-            Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-            Err(httparse::Error::TooManyHeaders) => return Err(RefusalAnswer::HEAD_TOO_LARGE),
-            Ok(_) | Err(_) => return Err(RefusalAnswer::BAD_REQUEST),
-        }
+        let parsed = ParsedHead::parse(bytes).map_err(|error| match error {
+            ParseError::TooManyHeaders => RefusalAnswer::HEAD_TOO_LARGE,
+            ParseError::Version | ParseError::Malformed => RefusalAnswer::BAD_REQUEST,
+        })?;
         let mut head = Self {
-            method: request.method.unwrap_or_default().to_owned(),
-            target: request.path.unwrap_or_default().to_owned(),
-            is_current: request.version == Some(1),
+            method: parsed.method,
+            target: parsed.target,
+            is_current: parsed.minor == 1,
             ..Self::default()
         };
-        for header in request.headers.iter() {
+        for (name, value) in parsed.headers {
             // Only the user agent may contain anything but ASCII, and it decides nothing.
-            let value = String::from_utf8_lossy(header.value).trim().to_owned();
+            let value = String::from_utf8_lossy(&value).trim().to_owned();
             let list = || {
                 value
                     .split(',')
                     .map(|item| item.trim().to_ascii_lowercase())
             };
-            match header.name.to_ascii_lowercase().as_str() {
+            match name.to_ascii_lowercase().as_str() {
                 "user-agent" => once(&mut head.user_agent, value)?,
                 "host" => once(&mut head.host, value)?,
                 "origin" => once(&mut head.origin, value)?,
@@ -191,23 +75,6 @@ fn once(slot: &mut Option<String>, value: String) -> Result<(), &'static Refusal
 mod tests {
     use super::*;
     use crate::testing::assert_matches;
-
-    #[test]
-    fn the_limit_holds_for_what_was_read_before_too() {
-        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        let socket = Socket::from(socket);
-        let filler = "GET / HTTP/1.1\r\nx: \r\n\r\n".len();
-        for over in [0, 1] {
-            let value = "y".repeat(HEAD_LIMIT - filler + over);
-            let head = format!("GET / HTTP/1.1\r\nx: {value}\r\n\r\nrest").into_bytes();
-            let deadline = Deadline::after(std::time::Duration::from_secs(30));
-            match read_head(&socket, head, deadline, None) {
-                Ok(raw) if over == 0 => assert_eq!(raw.rest, b"rest"),
-                Err(HeadError::Refused(refusal)) if over == 1 => assert_eq!(refusal.status, 431),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 
     /// The status that a complete handshake with these lines besides is refused with, or 101.
     fn judged(lines: &str) -> u16 {

@@ -2,8 +2,9 @@
 //! that the embedder accepted, and the verdict alone, an [`Admission`] or a [`Refusal`], for a request
 //! that the embedder's HTTP server has read.
 //!
-//! What lives here: reading the request head, the decision, the answer 101 or a refusal. What does not:
-//! the use of a connection (`session`), and the frames on it (`duplex`).
+//! What lives here: the decision on a request, the answer 101 or a refusal. What does not: accepting,
+//! reading the head and the cap (`http`), the use of a connection (`session`), and the frames on it
+//! (`duplex`).
 //!
 //! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
 //! silent clients delay no others.
@@ -14,35 +15,29 @@ mod decision;
 pub(crate) mod fuzzing;
 mod head;
 mod refusal;
-mod slots;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
-
-use rustix::event::{PollFd, PollFlags};
 
 use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::duplex::websocket::Socket;
 use crate::error::{Error, Phase, Result};
 use crate::host::{HandshakeInProgress, Host, HostShared, ListenerStop};
-use crate::poll;
+use crate::http::{
+    self, HeadError, Interruption, RefusalAnswer, Slot, Slots, accept_until, read_head,
+};
 use crate::session::Session;
 use admission::judge;
 pub use admission::{Admission, RequestHead};
-use head::{Head, HeadError, Interruption, RawHead, read_head};
+use head::{HEAD_LIMIT, Head};
 pub use refusal::Refusal;
-use refusal::RefusalAnswer;
-use slots::{HandshakeSlot, HandshakeSlots};
 
 /// The stack of a handshake's thread, in bytes.
 const HANDSHAKE_STACK: usize = 128 * 1024;
-
-/// Connections that the system keeps until they are accepted, as far as it lets us.
-const ACCEPT_QUEUE: i32 = 1024;
 
 /// A bound address on which plugins connect to `/rpc`. Dropping it stops accepting; connections
 /// that were accepted live on.
@@ -91,40 +86,20 @@ impl Host {
     /// - [`Error::ThreadLimit`] when no thread is left.
     /// - [`Error::ShutDown`].
     pub fn listen(&self, address: &str) -> Result<Listener> {
-        let address: SocketAddr = address.parse().map_err(|_| Error::Setting {
-            name: "address",
-            problem: format!("{address:?} is not an address with a port, such as 127.0.0.1:8000")
-                .into(),
-        })?;
         let shared = self.shared();
         if shared.context.is_shut_down() {
             return Err(Error::ShutDown);
         }
-        let failed = |error: io::Error| {
-            let way_out = match error.kind() {
-                io::ErrorKind::AddrInUse => "take another port, or 0 for a free one",
-                io::ErrorKind::AddrNotAvailable => "it is no address of this machine",
-                _ => return Error::io(format!("listen on {address}"), error),
-            };
-            let error = io::Error::new(error.kind(), format!("{error}; {way_out}"));
-            Error::io(format!("listen on {address}"), error)
-        };
-        let listener = TcpListener::bind(address).map_err(failed)?;
-        // The standard library's backlog is short, and a peer that the system drops from it waits a
-        // second or more before it tries again.
-        rustix::net::listen(&listener, ACCEPT_QUEUE)
-            .map_err(|error| failed(io::Error::from(error)))?;
-        // A peer that hangs up between poll and accept must not delay the others.
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let (stopped, writer) = io::pipe().map_err(failed)?;
+        let (listener, address) = http::bind(address)?;
+        let (stopped, writer) =
+            io::pipe().map_err(|error| Error::io(format!("listen on {address}"), error))?;
         let base = base_url(address);
         let stop = ListenerStop::new(shared.context.clone(), base.as_str().into(), writer);
         let acceptor = Acceptor {
             host: shared.clone(),
             listener,
             stopped: Arc::new(stopped),
-            slots: HandshakeSlots::new(shared.context.settings.limits.handshakes),
+            slots: Slots::new(shared.context.settings.limits.handshakes, "handshakes"),
         };
         shared
             .context
@@ -215,63 +190,14 @@ struct Acceptor {
     host: Arc<HostShared>,
     listener: TcpListener,
     stopped: Arc<io::PipeReader>,
-    slots: Arc<HandshakeSlots>,
+    slots: Arc<Slots>,
 }
 
 impl Acceptor {
     fn run(self) {
-        let mut is_failing = false;
-        while self.wait(None) {
-            match self.listener.accept() {
-                Ok((stream, address)) => {
-                    is_failing = false;
-                    self.accepted(Socket::from(stream), address);
-                }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock
-                            | io::ErrorKind::Interrupted
-                            | io::ErrorKind::ConnectionAborted
-                    ) => {}
-                Err(error) => {
-                    // Out of descriptors, most likely: the connection stays in the queue, and
-                    // retrying at once would only spin.
-                    count_by(&self.host.handshakes.accept_errors, 1);
-                    if std::mem::replace(&mut is_failing, true) {
-                        log::debug!("still cannot accept a connection: {error}");
-                    } else {
-                        log::error!("cannot accept a connection, trying on: {error}");
-                    }
-                    if !self.wait(Some(Duration::from_millis(100))) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits for a connection, or for the pause if there is one. Returns false when the listener stops.
-    fn wait(&self, pause: Option<Duration>) -> bool {
-        let mut descriptors = vec![PollFd::from_borrowed_fd(
-            self.stopped.as_fd(),
-            PollFlags::IN,
-        )];
-        if pause.is_none() {
-            descriptors.push(PollFd::from_borrowed_fd(
-                self.listener.as_fd(),
-                PollFlags::IN,
-            ));
-        }
-        match poll::wait(&mut descriptors, pause.map(Deadline::after)) {
-            Ok(_) => descriptors[0].revents().is_empty(),
-            Err(error) => {
-                // Out of memory, say. It retries, but not at once.
-                log::error!("cannot wait for connections: {error}");
-                std::thread::park_timeout(Duration::from_millis(100));
-                true
-            }
-        }
+        let accepted = |stream, address| self.accepted(Socket::from(stream), address);
+        let failed = || count_by(&self.host.handshakes.accept_errors, 1);
+        accept_until(&self.stopped, &self.listener, accepted, failed);
     }
 
     fn accepted(&self, socket: Socket, address: SocketAddr) {
@@ -305,7 +231,7 @@ impl Acceptor {
 /// What can interrupt a listener's handshake.
 struct Guard {
     stopped: Arc<io::PipeReader>,
-    slot: HandshakeSlot,
+    slot: Slot,
 }
 
 /// The whole handshake, from the first byte to the attached connection.
@@ -328,9 +254,13 @@ fn handshake(
         stop: &guard.stopped,
         slot: &guard.slot,
     });
-    let RawHead { head, rest } = match read_head(&socket, already_read, deadline, interruption) {
-        Ok(raw) => raw,
-        Err(HeadError::Refused(answer)) => return Err(refused(in_progress, answer)),
+    let mut head = already_read;
+    let end = match read_head(&socket, &mut head, HEAD_LIMIT, deadline, interruption) {
+        Ok(end) => end,
+        Err(HeadError::TooLarge) => {
+            return Err(refused(in_progress, RefusalAnswer::HEAD_TOO_LARGE));
+        }
+        Err(HeadError::SlotLost) => return Err(refused(in_progress, RefusalAnswer::BUSY)),
         Err(HeadError::Gone) => {
             count_by(&counts.hung_up, 1);
             return Err(gone());
@@ -344,6 +274,7 @@ fn handshake(
     if guard.is_some_and(|guard| !guard.slot.keep()) {
         return Err(refused(in_progress, RefusalAnswer::BUSY));
     }
+    let rest = head.split_off(end);
     // Now, because the end of the socket forgets it.
     let head = RequestHead::judged(Head::parse(&head)).address(socket.peer_address());
     let admission =
@@ -358,9 +289,6 @@ fn handshake(
 
 /// Sends a refusal, as far as the peer reads it, and returns it as an error.
 fn refuse(socket: &Socket, refusal: Refusal, deadline: Deadline) -> Error {
-    // A peer that does not read its refusal sees the connection end.
-    let _ = socket.write_within(&refusal.to_bytes(), deadline);
-    socket.end_writing();
-    socket.discard_arrived();
+    http::refuse(socket, &refusal.to_bytes(), deadline);
     refusal.into()
 }

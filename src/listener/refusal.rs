@@ -2,12 +2,13 @@
 //! ([Refused or disconnected](crate::protocol#refused-or-disconnected)), so every temporary reason
 //! is answered with 503.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use super::HANDSHAKE_STACK;
 use crate::counters::count_by;
 use crate::error::Error;
 use crate::host::{HandshakeInProgress, HostShared};
+use crate::http::RefusalAnswer;
 use crate::session::{RefusalReason, Session};
 
 /// The answer to a request that the host does not admit. The embedder sends it and drops it afterwards.
@@ -47,31 +48,18 @@ impl Refusal {
 
     /// Returns the body: one line of plain text.
     pub fn body(&self) -> String {
-        format!("{}\n", self.answer.text)
+        self.answer.body()
     }
 
     /// Returns the headers that belong to this answer. `Content-Length` and `Connection` are not among
     /// them: a server adds its own, and [`to_bytes`](Self::to_bytes) includes them.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let content = ("Content-Type", "text/plain; charset=utf-8");
-        std::iter::once(content).chain(self.answer.header)
+        self.answer.headers()
     }
 
     /// Returns the whole HTTP answer, after which the connection is to be closed.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut answer = String::with_capacity(256);
-        let (status, body) = (self.answer.status, self.body());
-        // Writing to a string cannot fail.
-        let _ = write!(answer, "HTTP/1.1 {status} {}\r\n", self.answer.reason);
-        for (name, value) in self.headers() {
-            let _ = write!(answer, "{name}: {value}\r\n");
-        }
-        let length = body.len();
-        let _ = write!(
-            answer,
-            "Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        );
-        answer.into_bytes()
+        self.answer.to_bytes()
     }
 
     /// Counts the refusal, before it is sent, and starts the check of the existing connection if that is
@@ -154,28 +142,12 @@ fn check_existing(host: &HostShared, session: &Session) {
     }
 }
 
-/// What a refusal answers.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct RefusalAnswer {
-    pub(super) status: u16,
-    reason: &'static str,
-    /// The body, which is also for log lines and errors ([Handshake answers](crate::protocol#handshake-answers)).
-    pub(super) text: &'static str,
-    /// One header beyond those that every answer has.
-    header: Option<(&'static str, &'static str)>,
-}
-
+/// The answers of the handshake ([Handshake answers](crate::protocol#handshake-answers)).
 impl RefusalAnswer {
     pub(super) const INVALID_PARAMETERS: &Self = &Self {
         status: 400,
         reason: "Bad Request",
         text: "invalid connection parameters",
-        header: None,
-    };
-    pub(super) const BAD_REQUEST: &Self = &Self {
-        status: 400,
-        reason: "Bad Request",
-        text: "malformed request",
         header: None,
     };
     pub(super) const BAD_HANDSHAKE: &Self = &Self {
@@ -214,12 +186,6 @@ impl RefusalAnswer {
         text: "a WebSocket handshake is expected here",
         header: Some(("Upgrade", "websocket")),
     };
-    pub(super) const HEAD_TOO_LARGE: &Self = &Self {
-        status: 431,
-        reason: "Request Header Fields Too Large",
-        text: "the request head is too large",
-        header: None,
-    };
     pub(super) const INTERNAL: &Self = &Self {
         status: 500,
         reason: "Internal Server Error",
@@ -230,13 +196,4 @@ impl RefusalAnswer {
     pub(super) const NOT_WANTED: &Self = &Self::come_back("the plugin is not wanted now");
     pub(super) const ALREADY_CONNECTED: &Self = &Self::come_back("the plugin is already connected");
     pub(super) const SHUTTING_DOWN: &Self = &Self::come_back("shutting down");
-
-    const fn come_back(text: &'static str) -> Self {
-        Self {
-            status: 503,
-            reason: "Service Unavailable",
-            text,
-            header: Some(("Retry-After", "1")),
-        }
-    }
 }

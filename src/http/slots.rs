@@ -1,10 +1,11 @@
-//! The handshake slots of one listener: how many handshakes may be in progress, and which one makes room
-//! for a new connection when all slots are taken.
+//! The slots of one port: how many connections it serves, and which one makes room for a new one when all
+//! slots are taken.
 //!
-//! **The oldest handshake whose request is incomplete makes room.** A plugin sends its request at once, so
-//! a connection that has not done so while as many others came as there are slots is slow or hostile.
-//! Refusing the new connection instead would let a handful of silent ones lock every plugin out for the
-//! whole handshake timeout, and a supervised plugin that is refused never retries
+//! **The connection that has waited longest for a whole request head makes room**: idle between two
+//! requests, silent from the start, or slow. A client sends its request at once, so one that has not done so
+//! while as many others came as there are slots has nothing to say, is slow, or is hostile. Refusing the new
+//! connection instead would let a handful of silent ones lock everyone out for a whole timeout, and a
+//! supervised plugin that is refused never retries
 //! ([Refused or disconnected](crate::protocol#refused-or-disconnected)).
 
 use std::collections::BTreeMap;
@@ -14,19 +15,21 @@ use parking_lot::Mutex;
 
 use crate::duplex::websocket::Socket;
 
-pub(super) struct HandshakeSlots {
+pub(crate) struct Slots {
     limit: usize,
+    /// What takes them, for the log line.
+    what: &'static str,
     taken: Mutex<TakenSlots>,
 }
 
 #[derive(Default)]
 struct TakenSlots {
     next: u64,
-    /// Handshakes whose request is incomplete, oldest first.
-    reading: BTreeMap<u64, Arc<Socket>>,
-    /// Handshakes that are being decided on; they keep their slots.
-    deciding: usize,
-    /// Handshakes whose slots were given away, and whose threads have not ended yet. At most as many as
+    /// Connections that wait for a whole request head, longest first.
+    waiting: BTreeMap<u64, Arc<Socket>>,
+    /// Connections with a request; they keep their slots.
+    busy: usize,
+    /// Connections whose slots were given away, and whose threads have not ended yet. At most as many as
     /// there are slots, so that threads stay bounded however fast connections come.
     leaving: usize,
     /// Whether it was logged that all slots are taken.
@@ -34,38 +37,40 @@ struct TakenSlots {
 }
 
 /// A slot, freed when dropped.
-pub(super) struct HandshakeSlot {
-    slots: Arc<HandshakeSlots>,
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
     number: u64,
     is_kept: bool,
 }
 
-impl HandshakeSlots {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+impl Slots {
+    /// Returns so many slots. `what` takes them, in the plural, for a log line.
+    pub(crate) fn new(limit: usize, what: &'static str) -> Arc<Self> {
         Arc::new(Self {
             limit,
+            what,
             taken: Mutex::default(),
         })
     }
 
-    /// Takes a slot for the handshake on this socket; `None` when no other can make room. Never blocks.
-    pub(super) fn take(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<HandshakeSlot> {
+    /// Takes a slot for the connection of this socket; `None` when no other can make room. Never blocks.
+    pub(crate) fn take(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<Slot> {
         let mut taken = self.taken.lock();
-        let is_full = taken.reading.len() + taken.deciding >= self.limit;
+        let is_full = taken.waiting.len() + taken.busy >= self.limit;
         let first_time = is_full && !std::mem::replace(&mut taken.is_full_logged, true);
         let oldest = if !is_full {
             Ok(None)
         } else if taken.leaving >= self.limit {
             Err(())
         } else {
-            taken.reading.pop_first().map(Some).ok_or(())
+            taken.waiting.pop_first().map(Some).ok_or(())
         };
         let slot = oldest.map(|oldest| {
             taken.leaving += usize::from(oldest.is_some());
             taken.next += 1;
             let number = taken.next;
-            taken.reading.insert(number, socket.clone());
-            let slot = HandshakeSlot {
+            taken.waiting.insert(number, socket.clone());
+            let slot = Slot {
                 slots: self.clone(),
                 number,
                 is_kept: false,
@@ -75,8 +80,9 @@ impl HandshakeSlots {
         drop(taken);
         if first_time {
             log::warn!(
-                "{} handshakes are in progress, the limit; the oldest with an incomplete request makes room",
-                self.limit
+                "{} {} are in progress, the limit; the oldest with an incomplete request makes room",
+                self.limit,
+                self.what
             );
         }
         let (slot, oldest) = slot.ok()?;
@@ -88,30 +94,30 @@ impl HandshakeSlots {
     }
 }
 
-impl HandshakeSlot {
+impl Slot {
     /// Whether the slot was given to another connection before the request was complete.
-    pub(super) fn is_lost(&self) -> bool {
-        !self.is_kept && !self.slots.taken.lock().reading.contains_key(&self.number)
+    pub(crate) fn is_lost(&self) -> bool {
+        !self.is_kept && !self.slots.taken.lock().waiting.contains_key(&self.number)
     }
 
-    /// Keeps the slot to the end, now that the request is complete. Returns false when it is lost.
-    pub(super) fn keep(&mut self) -> bool {
+    /// Keeps the slot while a request is served, whose head is complete now. Returns false when it is lost.
+    pub(crate) fn keep(&mut self) -> bool {
         let mut taken = self.slots.taken.lock();
-        self.is_kept = taken.reading.remove(&self.number).is_some();
-        taken.deciding += usize::from(self.is_kept);
+        self.is_kept = taken.waiting.remove(&self.number).is_some();
+        taken.busy += usize::from(self.is_kept);
         self.is_kept
     }
 }
 
-impl Drop for HandshakeSlot {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.taken.lock();
         if self.is_kept {
-            taken.deciding -= 1;
-        } else if taken.reading.remove(&self.number).is_none() {
+            taken.busy -= 1;
+        } else if taken.waiting.remove(&self.number).is_none() {
             taken.leaving -= 1;
         }
-        if taken.reading.is_empty() && taken.deciding == 0 && taken.leaving == 0 {
+        if taken.waiting.is_empty() && taken.busy == 0 && taken.leaving == 0 {
             taken.is_full_logged = false;
         }
     }
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_oldest_without_a_whole_request_makes_room() {
-        let slots = HandshakeSlots::new(2);
+        let slots = Slots::new(2, "tests");
         let (decided, _far) = connection();
         let mut decided = slots.take(&decided).unwrap();
         assert!(decided.keep());
@@ -152,7 +158,7 @@ mod tests {
 
     #[test]
     fn those_that_leave_are_bounded_too() {
-        let slots = HandshakeSlots::new(2);
+        let slots = Slots::new(2, "tests");
         let (socket, _far) = connection();
         let taken: Vec<_> = (0..4).map(|_| slots.take(&socket).unwrap()).collect();
         assert!(slots.take(&socket).is_none(), "two slots, two that leave");
@@ -160,16 +166,13 @@ mod tests {
         let all: Vec<_> = (0..4).map(|_| slots.take(&socket).unwrap()).collect();
         drop(all);
         let taken = slots.taken.lock();
-        assert_eq!(
-            (taken.reading.len(), taken.deciding, taken.leaving),
-            (0, 0, 0)
-        );
+        assert_eq!((taken.waiting.len(), taken.busy, taken.leaving), (0, 0, 0));
         assert!(!taken.is_full_logged);
     }
 
     #[test]
     fn a_lost_slot_does_not_silence_its_peer() {
-        let slots = HandshakeSlots::new(1);
+        let slots = Slots::new(1, "tests");
         let (socket, mut far) = connection();
         let lost = slots.take(&socket).unwrap();
         let _newcomer = slots.take(&socket).unwrap();
