@@ -99,6 +99,8 @@ mod health;
 #[cfg(feature = "host")]
 mod host;
 #[cfg(feature = "host")]
+// Its server has no user yet but its tests.
+#[allow(dead_code, unused_imports)]
 mod http;
 mod id;
 #[cfg(feature = "host")]

@@ -9,7 +9,6 @@ use crate::duplex::websocket::Socket;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RefusalAnswer {
     pub(crate) status: u16,
-    pub(crate) reason: &'static str,
     /// The body, which is also for log lines and errors.
     pub(crate) text: &'static str,
     /// One header beyond those that every answer has.
@@ -19,14 +18,38 @@ pub(crate) struct RefusalAnswer {
 impl RefusalAnswer {
     pub(crate) const BAD_REQUEST: &Self = &Self {
         status: 400,
-        reason: "Bad Request",
         text: "malformed request",
         header: None,
     };
     pub(crate) const HEAD_TOO_LARGE: &Self = &Self {
         status: 431,
-        reason: "Request Header Fields Too Large",
         text: "the request head is too large",
+        header: None,
+    };
+    pub(crate) const REQUEST_TIMEOUT: &Self = &Self {
+        status: 408,
+        text: "the request took too long",
+        header: None,
+    };
+    pub(crate) const BODY_TOO_LARGE: &Self = &Self {
+        status: 413,
+        text: "the request body is too large",
+        header: None,
+    };
+    pub(crate) const UNKNOWN_EXPECTATION: &Self = &Self {
+        status: 417,
+        text: "only 100-continue can be expected",
+        header: None,
+    };
+    pub(crate) const INTERNAL: &Self = &Self {
+        status: 500,
+        text: "internal server error",
+        header: None,
+    };
+    pub(crate) const TOO_MANY_CONNECTIONS: &Self = &Self::come_back("too many connections");
+    pub(crate) const OTHER_VERSION: &Self = &Self {
+        status: 505,
+        text: "only HTTP/1.0 and HTTP/1.1 are served",
         header: None,
     };
 
@@ -34,7 +57,6 @@ impl RefusalAnswer {
     pub(crate) const fn come_back(text: &'static str) -> Self {
         Self {
             status: 503,
-            reason: "Service Unavailable",
             text,
             header: Some(("Retry-After", "1")),
         }
@@ -56,7 +78,7 @@ impl RefusalAnswer {
         let mut answer = String::with_capacity(256);
         let (status, body) = (self.status, self.body());
         // Writing to a string cannot fail.
-        let _ = write!(answer, "HTTP/1.1 {status} {}\r\n", self.reason);
+        let _ = write!(answer, "HTTP/1.1 {status} {}\r\n", reason(status));
         for (name, value) in self.headers() {
             let _ = write!(answer, "{name}: {value}\r\n");
         }
@@ -66,6 +88,40 @@ impl RefusalAnswer {
             "Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         );
         answer.into_bytes()
+    }
+}
+
+/// Returns the reason phrase of a status, empty if it is none that is used here.
+pub(crate) fn reason(status: u16) -> &'static str {
+    match status {
+        101 => "Switching Protocols",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
     }
 }
 

@@ -92,6 +92,11 @@ impl Slots {
         }
         Some(slot)
     }
+
+    /// Returns how many connections wait for a whole request head.
+    pub(crate) fn waiting(&self) -> usize {
+        self.taken.lock().waiting.len()
+    }
 }
 
 impl Slot {
@@ -106,6 +111,18 @@ impl Slot {
         self.is_kept = taken.waiting.remove(&self.number).is_some();
         taken.busy += usize::from(self.is_kept);
         self.is_kept
+    }
+
+    /// Begins to wait for the next request: the slot that was kept can be given to another connection.
+    pub(crate) fn wait_again(&mut self, socket: &Arc<Socket>) {
+        if !std::mem::take(&mut self.is_kept) {
+            return;
+        }
+        let mut taken = self.slots.taken.lock();
+        taken.busy -= 1;
+        taken.next += 1;
+        self.number = taken.next;
+        taken.waiting.insert(self.number, socket.clone());
     }
 }
 
@@ -154,6 +171,24 @@ mod tests {
         assert!(slots.take(&late).is_none());
         drop(decided);
         assert!(slots.take(&late).is_some());
+    }
+
+    #[test]
+    fn the_one_that_has_waited_longest_makes_room_whenever_it_came() {
+        let slots = Slots::new(2, "tests");
+        let (first, _far) = connection();
+        let (second, _far) = connection();
+        let (third, _far) = connection();
+        let mut early = slots.take(&first).unwrap();
+        let late = slots.take(&second).unwrap();
+        assert!(early.keep());
+        early.wait_again(&first);
+        let _newcomer = slots.take(&third).unwrap();
+        assert!(late.is_lost() && !early.is_lost());
+        assert!(early.keep());
+        drop(early);
+        drop(late);
+        assert_eq!(slots.taken.lock().waiting.len(), 1);
     }
 
     #[test]

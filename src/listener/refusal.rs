@@ -146,51 +146,38 @@ fn check_existing(host: &HostShared, session: &Session) {
 impl RefusalAnswer {
     pub(super) const INVALID_PARAMETERS: &Self = &Self {
         status: 400,
-        reason: "Bad Request",
         text: "invalid connection parameters",
         header: None,
     };
     pub(super) const BAD_HANDSHAKE: &Self = &Self {
         status: 400,
-        reason: "Bad Request",
         text: "malformed WebSocket handshake",
         header: Some(("Sec-WebSocket-Version", "13")),
     };
     pub(super) const UNAUTHENTICATED: &Self = &Self {
         status: 401,
-        reason: "Unauthorized",
         text: "unauthenticated",
         header: None,
     };
     pub(super) const FOREIGN_ORIGIN: &Self = &Self {
         status: 403,
-        reason: "Forbidden",
         text: "origin is not this host",
         header: None,
     };
     pub(super) const NO_SUCH_PATH: &Self = &Self {
         status: 404,
-        reason: "Not Found",
         text: "plugins connect to /rpc",
         header: None,
     };
     pub(super) const METHOD_NOT_ALLOWED: &Self = &Self {
         status: 405,
-        reason: "Method Not Allowed",
         text: "only GET",
         header: Some(("Allow", "GET")),
     };
     pub(super) const UPGRADE_REQUIRED: &Self = &Self {
         status: 426,
-        reason: "Upgrade Required",
         text: "a WebSocket handshake is expected here",
         header: Some(("Upgrade", "websocket")),
-    };
-    pub(super) const INTERNAL: &Self = &Self {
-        status: 500,
-        reason: "Internal Server Error",
-        text: "internal server error",
-        header: None,
     };
     pub(super) const BUSY: &Self = &Self::come_back("too many handshakes in progress");
     pub(super) const NOT_WANTED: &Self = &Self::come_back("the plugin is not wanted now");

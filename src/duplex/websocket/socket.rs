@@ -143,8 +143,27 @@ impl Socket {
     }
 
     /// Reads once what has arrived; `WouldBlock` when that is nothing.
-    pub(super) fn read_arrived(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_arrived(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.receive(buffer, RecvFlags::DONTWAIT)
+    }
+
+    /// Whether the peer has ended its writing direction, or the connection is broken, and nothing lies unread.
+    /// Never blocks.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self.receive(&mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    /// Writes what the system takes right now; `WouldBlock` when it takes nothing.
+    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        // The standard library has switched the signal off for the whole socket there.
+        #[cfg(target_vendor = "apple")]
+        let flags = SendFlags::DONTWAIT;
+        Ok(rustix::net::send(self, bytes, flags)?)
     }
 
     fn receive(&self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
@@ -215,12 +234,7 @@ impl Drop for Socket {
 
 impl Sink for Socket {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        #[cfg(not(target_vendor = "apple"))]
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        // The standard library has switched the signal off for the whole socket there.
-        #[cfg(target_vendor = "apple")]
-        let flags = SendFlags::DONTWAIT;
-        Ok(rustix::net::send(self, bytes, flags)?)
+        self.write_now(bytes)
     }
 
     fn wait_writable(&self, deadline: Deadline) -> io::Result<bool> {

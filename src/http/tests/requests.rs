@@ -1,0 +1,188 @@
+//! Requests that are right: one after the other, in whatever pieces they come, of both versions.
+
+use super::*;
+
+#[test]
+fn requests_in_one_piece_are_answered_in_their_order() {
+    let (server, _) = TestServer::echo(patient());
+    let mut client = server.connect();
+    client.send(
+        "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n\
+         POST /2 HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello\
+         POST /3 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\ntrailer: z\r\n\r\n\
+         GET /4 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n\
+         GET /5 HTTP/1.1\r\nHost: h\r\n\r\n",
+    );
+    for wanted in ["GET /1 ", "POST /2 hello", "POST /3 hello", "GET /4 "] {
+        assert_eq!(client.answer().text(), wanted);
+    }
+    client.ends();
+}
+
+#[test]
+fn requests_that_come_byte_by_byte_are_answered_alike() {
+    let (server, _) = TestServer::echo(patient());
+    let mut client = server.connect();
+    let requests = "GET /1 HTTP/1.1\r\nHost: h\r\n\r\n\
+         POST /2 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5\r\nhello\r\n0\r\n\r\n\
+         POST /3 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nab";
+    for byte in requests.bytes() {
+        client.send([byte]);
+    }
+    for wanted in ["GET /1 ", "POST /2 hello", "POST /3 ab"] {
+        assert_eq!(client.answer().text(), wanted);
+    }
+}
+
+#[test]
+fn an_old_client_is_answered_and_its_connection_ends() {
+    let (server, _) = TestServer::echo(patient());
+    let mut client = server.connect();
+    client.send("POST /old HTTP/1.0\r\nContent-Length: 2\r\n\r\nab");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (200, "POST /old ab"));
+    assert_eq!(answer.header("Connection"), Some("close"));
+    client.ends();
+}
+
+#[test]
+fn head_gets_the_head_alone() {
+    let (server, _) = TestServer::echo(patient());
+    let mut client = server.connect();
+    client.send("HEAD /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    let head = client.head();
+    assert_eq!(
+        (head.status, head.header("Content-Length")),
+        (200, Some("8"))
+    );
+    // The next answer follows at once.
+    assert_eq!(client.get("/b").text(), "GET /b ");
+}
+
+#[test]
+fn answers_without_a_body_have_none() {
+    let server = TestServer::start(patient(), |request| match request.path() {
+        "/gone" => Response::empty(204),
+        "/nothing" => Response::empty(200),
+        _ => Response::from(RefusalAnswer::TOO_MANY_CONNECTIONS),
+    });
+    let mut client = server.connect();
+    client.send("DELETE /gone HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answer = client.head();
+    assert_eq!(
+        (answer.status, answer.header("Content-Length")),
+        (204, None)
+    );
+    assert_eq!(client.get("/nothing").header("Content-Length"), Some("0"));
+    let answer = client.get("/");
+    assert_eq!(
+        (answer.status, answer.header("Retry-After")),
+        (503, Some("1"))
+    );
+    assert_eq!(answer.text(), "too many connections\n");
+}
+
+#[test]
+fn a_handler_sees_what_was_asked() {
+    let server = TestServer::start(patient(), |request| {
+        let body = format!(
+            "{} {} {} {:?} {:?} {}",
+            request.path(),
+            request.query(),
+            request.minor(),
+            request.header("x-NAME"),
+            request.header("absent"),
+            request.headers().count(),
+        );
+        assert!(request.is_open() && request.peer().ip().is_loopback());
+        Response::bytes(200, "text/plain", body)
+    });
+    let mut client = server.connect();
+    client.send("GET /a%2F?b=c&d?e HTTP/1.1\r\nHost: h\r\nX-Name:  some value \r\n\r\n");
+    let wanted = "/a%2F b=c&d?e 1 Some(\"some value\") None 2";
+    assert_eq!(client.answer().text(), wanted);
+}
+
+#[test]
+fn no_header_can_be_smuggled_into_an_answer() {
+    let server = TestServer::start(patient(), |request| {
+        let value = request.query().replace("%0D", "\r").replace("%0A", "\n");
+        let value = value.replace("%00", "\0");
+        let response = Response::empty(200);
+        match request.path() {
+            "/length" => response.header("Content-Length", value),
+            "/name" => response.header("x: y\r\nx", value),
+            _ => response.header("X-Value", value),
+        }
+    });
+    let mut client = server.connect();
+    let answer = client.get("/value?right%20");
+    assert_eq!(
+        (answer.status, answer.header("X-Value")),
+        (200, Some("right%20"))
+    );
+    for target in [
+        "/?a%0D%0AX-Bad:y",
+        "/?a%0AX-Bad:y",
+        "/?a%0DX-Bad:y",
+        "/?%00",
+        "/length?5",
+        "/name?a",
+    ] {
+        let answer = client.get(target);
+        assert_eq!(answer.status, 500, "{target}");
+        assert_eq!(answer.header("X-Bad"), None, "{target}");
+        assert_eq!(answer.text(), "internal server error\n");
+    }
+}
+
+#[test]
+fn a_handler_that_panics_is_answered_for() {
+    let server = TestServer::start(patient(), |request| {
+        assert_ne!(request.path(), "/panic", "on purpose");
+        Response::empty(200)
+    });
+    let mut client = server.connect();
+    let answer = client.get("/panic");
+    assert_eq!(
+        (answer.status, answer.header("Connection")),
+        (500, Some("close"))
+    );
+    client.ends();
+    assert_eq!(server.connect().get("/").status, 200);
+}
+
+#[test]
+fn a_connection_is_handed_over_with_what_was_read_of_it() {
+    let server = TestServer::start(patient(), |_| {
+        let take = |socket: crate::duplex::websocket::Socket, read: Vec<u8>| {
+            let mut bytes = [0; 64];
+            let mut all = read;
+            while !all.ends_with(b"!") {
+                let count = socket.read(&mut bytes).unwrap();
+                all.extend_from_slice(&bytes[..count]);
+            }
+            socket.write_within(&all, Deadline::after(LONG)).unwrap();
+        };
+        Response::hand_over(take)
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "echo")
+    });
+    let request = "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: echo\r\n";
+    let mut client = server.connect();
+    client.send(format!("{request}\r\nread before "));
+    let answer = client.head();
+    assert_eq!(
+        (answer.status, answer.header("Upgrade")),
+        (101, Some("echo"))
+    );
+    assert_eq!(answer.header("Connection"), Some("Upgrade"));
+    client.send("and after!");
+    assert_eq!(client.rest(), b"read before and after!");
+    // A body would be taken for what is spoken next.
+    let mut client = server.connect();
+    client.send(format!("{request}Content-Length: 2\r\n\r\nab"));
+    assert_eq!(client.answer().status, 400);
+}
