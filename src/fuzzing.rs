@@ -7,6 +7,7 @@ pub use crate::auth::fuzzing::{
     ReadRequest, ReadUrl, build_connection_url, is_external_token, open_token, read_connection_url,
     read_target,
 };
+pub use crate::http::fuzzing::{ServedRequest, serve_connection};
 pub use crate::listener::fuzzing::{HeadVerdict, judge_head};
 pub use crate::protocol::jsonrpc::{
     EnvelopeError, Incoming, RemoteRequestId, ResultSpan, encode_error, encode_request,

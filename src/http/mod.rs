@@ -12,6 +12,8 @@ mod accept;
 mod body;
 mod connection;
 mod events;
+#[cfg(feature = "_fuzzing")]
+pub(crate) mod fuzzing;
 mod head;
 mod refusal;
 mod request;

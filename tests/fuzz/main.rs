@@ -64,6 +64,11 @@ fn made_up_handshakes_are_judged_alike_in_whatever_pieces_they_come() {
 }
 
 #[test]
+fn made_up_requests_are_served_or_refused_in_whatever_pieces_they_come() {
+    fuzz(&targets::request::TARGET);
+}
+
+#[test]
 fn made_up_output_is_sorted_alike_in_whatever_pieces_it_comes() {
     fuzz(&targets::stdio::TARGET);
 }

@@ -17,6 +17,7 @@ mod json;
 pub(crate) mod manifest;
 mod mutation;
 mod packets;
+pub(crate) mod request;
 pub(crate) mod stdio;
 pub(crate) mod token;
 pub(crate) mod url;
@@ -40,7 +41,7 @@ pub(crate) struct Target {
     pub(crate) runs: u64,
 }
 
-pub(crate) const ALL: [&Target; 9] = [
+pub(crate) const ALL: [&Target; 10] = [
     &envelope::TARGET,
     &manifest::TARGET,
     &configuration::TARGET,
@@ -48,6 +49,7 @@ pub(crate) const ALL: [&Target; 9] = [
     &url::TARGET,
     &token::TARGET,
     &head::TARGET,
+    &request::TARGET,
     &stdio::TARGET,
     &websocket::TARGET,
 ];
