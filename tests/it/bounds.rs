@@ -12,6 +12,9 @@
 //! | `Limits::queued_events` | `over_the_length_of_the_queue_events_are_dropped_counted_and_reported` |
 //! | `Limits::queued_event_bytes` | `over_the_bytes_of_the_queue_events_are_dropped_too` |
 //! | `Limits::handshakes` | `over_the_cap_on_handshakes_a_connection_is_told_to_come_back` |
+//! | `HttpSettings::connections` | `idle_connections_keep_nobody_out` |
+//! | a request's head | `a_head_without_end_is_refused_and_not_read` |
+//! | a request's body | `a_body_over_the_limit_is_refused_and_its_rest_not_waited_for` |
 //! | `PackageLimits::archive_size` | `declared_sizes_over_the_limits_are_refused` |
 //! | `PackageLimits::file_size` | `limits_count_what_is_written` |
 //! | `PackageLimits::total_size` | `limits_count_what_is_written` |

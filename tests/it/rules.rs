@@ -25,6 +25,9 @@
 //! | 1 | `a_shutdown_while_the_service_is_away_ends_in_time_and_the_next_host_ends_what_is_left` |
 //! | 1 | `a_run_that_never_ends_is_told_by_name_and_no_second_one_comes` |
 //! | 1 | `an_examination_without_end_holds_nothing_up` |
+//! | 1 | `a_head_that_trickles_is_refused_at_its_deadline` |
+//! | 1 | `a_body_that_trickles_is_refused_at_its_deadline` |
+//! | 1 | `a_client_that_does_not_read_its_answer_is_given_up` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `an_embedder_that_ignores_sigint_gets_its_plugins_stopped_by_sigterm` |
@@ -104,6 +107,7 @@
 //! | 4 | `a_shutdown_names_what_cannot_be_killed` |
 //! | 4 | `descendants_live_until_the_end_of_their_leader_is_acted_upon_and_no_longer` |
 //! | 4 | `a_run_that_is_started_all_the_same_is_killed_on_arrival` |
+//! | 4 | `a_stop_cuts_off_who_neither_reads_nor_sends` |
 //! | 5, handlers never run on a reading thread | `a_slow_handler_delays_neither_replies_nor_other_handlers` |
 //! | 5 | `a_slow_handler_does_not_keep_websocket_pings_from_being_answered` |
 //! | 5 | `a_handler_may_call_the_plugin_back` |
@@ -138,6 +142,8 @@
 //! | 6 | `a_vast_environment_of_another_user_costs_a_stop_nothing` |
 //! | 6 | `all_limits_are_put_upon_the_process_and_told_with_its_end` |
 //! | 6 | `a_plugin_that_uses_up_its_processor_time_is_ended_for_that` |
+//! | 6 | `a_stuck_reader_is_given_up_and_holds_up_nobody` |
+//! | 6 | `two_hundred_connections_of_which_half_are_stuck` |
 //! | 7, fail closed, and say which | `an_error_from_the_plugin_is_told_with_its_code` |
 //! | 7 | `an_answer_that_cannot_be_read_is_an_error_of_its_own` |
 //! | 7 | `params_that_cannot_be_sent_are_refused_and_nothing_is_written` |

@@ -135,19 +135,21 @@ fn a_stuck_reader_is_given_up_and_holds_up_nobody() {
                         break error;
                     }
                 };
-                failed.send(error.kind()).unwrap();
                 // Nothing more goes out behind half an event.
-                assert!(!stream.is_open() && stream.send(&Event::default()).is_err());
+                let has_ended = !stream.is_open() && stream.send(&Event::default()).is_err();
+                failed.send((error.kind(), has_ended)).unwrap();
             })
         },
     );
     let mut stuck = server.connect();
     stuck.send(GET);
     let mut other = server.connect();
+    let began = Instant::now();
     while given_up.is_empty() {
+        assert!(began.elapsed() < LONG, "the stuck reader is not given up");
         assert_eq!(other.get("/other").status, 200);
     }
-    assert_eq!(given_up.recv().unwrap(), ErrorKind::TimedOut);
+    assert_eq!(given_up.recv().unwrap(), (ErrorKind::TimedOut, true));
     wait_until("its thread has ended", || server.threads() == 2);
     assert!(!stuck.rest().ends_with(b"0\r\n\r\n"), "it looks whole");
 }

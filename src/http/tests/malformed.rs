@@ -126,6 +126,8 @@ fn a_nul_and_a_host_that_is_missing_or_there_twice() {
 
 #[test]
 fn lines_that_end_in_half_a_line_end() {
+    assert_refused("GET / HTTP/1.1\nHost: h\r\n\r\n", 400);
+    assert_refused("GET / HTTP/1.1\r\nHost: h\r\nx: y\nz: a\r\n\r\n", 400);
     assert_refused("GET / HTTP/1.1\nHost: h\n\r\n\r\n", 400);
     assert_refused(
         format!("GET / HTTP/1.1\r\nHost: h\r\nx: y\n\r\n{HIDDEN}"),

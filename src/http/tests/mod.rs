@@ -1,4 +1,30 @@
 //! The server over real sockets, on loopback. A client sends what it is told, right or wrong.
+//!
+//! What other servers fail at, each with its test:
+//!
+//! | probe | test |
+//! | --- | --- |
+//! | a head byte by byte | `a_head_that_trickles_is_refused_at_its_deadline` |
+//! | a body byte by byte | `a_body_that_trickles_is_refused_at_its_deadline` |
+//! | silence | `a_silent_connection_ends_unanswered` |
+//! | a head or request line of any length | `a_head_without_end_is_refused_and_not_read` |
+//! | two lengths, lists, signs, too many digits | `lengths_that_are_not_one_number` |
+//! | a length beside chunks | `a_length_beside_chunks` |
+//! | codings that are nearly `chunked` | `codings_other_than_chunked` |
+//! | sizes of chunks that are no numbers | `chunks_that_are_none` |
+//! | chunk extensions of any length | `chunk_extensions_and_trailers_without_end` |
+//! | NUL, no `Host` | `a_nul_and_a_host_that_is_missing_or_there_twice` |
+//! | line feeds alone | `lines_that_end_in_half_a_line_end` |
+//! | HTTP/1.0 | `an_old_client_is_answered_and_its_connection_ends` |
+//! | pipelining, keep-alive, chunks | `requests_in_one_piece_are_answered_in_their_order` |
+//! | HEAD | `head_gets_the_head_alone` |
+//! | `Expect: 100-continue` | `a_body_is_asked_for_by_who_reads_it` |
+//! | a body over the limit | `a_body_over_the_limit_is_refused_and_its_rest_not_waited_for` |
+//! | an event each second | `an_event_arrives_when_it_is_sent` |
+//! | a stuck reader of events from a fast source | `a_stuck_reader_is_given_up_and_holds_up_nobody` |
+//! | 300 idle connections | `idle_connections_keep_nobody_out` |
+//! | the raw stream | `a_connection_is_handed_over_with_what_was_read_of_it` |
+//! | a stop with open streams | `a_stop_cuts_off_who_neither_reads_nor_sends` |
 
 mod bodies;
 mod capacity;
@@ -23,13 +49,16 @@ use crate::thread::Threads;
 /// Long enough for what comes at once, also on a busy machine, and short enough to be waited for.
 pub(super) const SHORT: Duration = Duration::from_millis(300);
 
+/// Longer than any client here waits.
+const NEVER: Duration = Duration::from_secs(3600);
+
 /// Deadlines that no test reaches unless it sets one.
 pub(super) fn patient() -> HttpSettings {
     HttpSettings {
-        head: LONG,
-        idle: LONG,
-        body: LONG,
-        write: LONG,
+        head: NEVER,
+        idle: NEVER,
+        body: NEVER,
+        write: NEVER,
         ..HttpSettings::default()
     }
 }
