@@ -98,7 +98,7 @@ impl Connection {
             }
         };
         let mut body = request.body;
-        if response.hands_over() && !body.is_at_end() {
+        if response.hands_over() && (minor == 0 || !body.is_at_end()) {
             response = RefusalAnswer::BAD_REQUEST.into();
         }
         let is_stopping = body.wire.stop().begun.has_come();

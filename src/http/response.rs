@@ -82,7 +82,7 @@ impl Response {
 
     /// Returns the answer 101, after which `take` has the connection: the socket, and what was read of it
     /// behind the request. The headers, `Connection` among them, are the handler's. A request that has a body
-    /// which the handler did not read is refused with 400 instead.
+    /// which the handler did not read, or is of HTTP/1.0, is refused with 400 instead.
     pub(crate) fn hand_over(take: impl FnOnce(Socket, Vec<u8>) + 'static) -> Self {
         Self::of(101, Content::HandOver(Box::new(take)))
     }

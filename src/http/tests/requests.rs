@@ -185,4 +185,31 @@ fn a_connection_is_handed_over_with_what_was_read_of_it() {
     let mut client = server.connect();
     client.send(format!("{request}Content-Length: 2\r\n\r\nab"));
     assert_eq!(client.answer().status, 400);
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+}
+
+#[cfg(feature = "fetch")]
+#[test]
+fn a_client_that_others_have_written_gets_on_with_it() {
+    let (server, _) = TestServer::echo(patient());
+    let config = ureq::Agent::config_builder()
+        .proxy(None)
+        .timeout_global(Some(LONG))
+        .build();
+    let agent = ureq::Agent::new_with_config(config);
+    let url = format!("http://{}/a", server.address);
+    for _ in 0..3 {
+        let mut answer = agent.get(&url).call().unwrap();
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), "GET /a ");
+        let mut answer = agent.put(&url).send("text").unwrap();
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), "PUT /a text");
+        let mut source = std::io::repeat(b'x').take(100_000);
+        let body = ureq::SendBody::from_reader(&mut source);
+        let mut answer = agent.post(&url).send(body).unwrap();
+        let text = answer.body_mut().read_to_string().unwrap();
+        assert_eq!(text.len(), "POST /a ".len() + 100_000);
+    }
+    assert_eq!(server.threads(), 2, "all went over one connection");
 }
