@@ -28,6 +28,7 @@
 //! | know why a plugin ended | [`Session::problem`], [`Session::restart_history`] |
 //! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
 //! | count and measure | [`Session::counters`], [`Host::handshake_counters`], [`HostBuilder::on_call`] |
+//! | serve an HTTP API for administrators | [`admin::AdminServer`] |
 //! | end everything, and know that it has ended | [`Host::shutdown`] |
 //! | write a plugin in Rust, pack and test it | [`sdk`] |
 //!
@@ -41,6 +42,7 @@
 //! | --- | --- | --- |
 //! | `host` | yes | everything that runs plugins |
 //! | `sdk` | yes | [`sdk`], for writing a plugin |
+//! | `admin` | yes | [`admin`], an HTTP API for administrators |
 //! | `cli` | yes | the `plugin-runner` program |
 //! | `fetch` | yes | installing a package from a URL; needs a C compiler |
 //! | `sprites` | yes | running plugins on [Sprites](https://sprites.dev), a service with remote sandboxes; needs a C compiler |
@@ -74,6 +76,9 @@
     allow(dead_code, unreachable_pub, unused_imports, unused_macros)
 )]
 
+#[cfg(feature = "admin")]
+#[allow(dead_code, reason = "its operations follow")]
+pub mod admin;
 #[cfg(feature = "host")]
 pub mod auth;
 #[cfg(feature = "host")]
@@ -99,7 +104,7 @@ mod health;
 #[cfg(feature = "host")]
 mod host;
 #[cfg(feature = "host")]
-// Its server has no user yet but its tests.
+// The operations of `admin` that use the rest of it follow.
 #[allow(dead_code, unused_imports)]
 mod http;
 mod id;

@@ -176,7 +176,8 @@ impl Host {
     }
 }
 
-fn base_url(address: SocketAddr) -> String {
+/// Returns the URL by which programs on this machine reach an address.
+pub(crate) fn base_url(address: SocketAddr) -> String {
     // A literal address: a name may resolve to another family than the one that is bound.
     let ip = match address.ip() {
         ip if !ip.is_unspecified() => ip,

@@ -138,6 +138,9 @@ mod leaks;
 mod interleavings;
 // Operations on installations.
 mod manager;
+// The HTTP API for administrators.
+#[cfg(feature = "admin")]
+mod admin;
 // The bounds, and which tests reach them.
 mod bounds;
 // The rules that always hold, and which tests hold them.

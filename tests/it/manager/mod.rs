@@ -86,11 +86,11 @@ impl Deref for Managed {
 }
 
 impl Managed {
-    fn new(test: &'static str) -> Self {
+    pub(super) fn new(test: &'static str) -> Self {
         Self::with(test, settings())
     }
 
-    fn with(test: &'static str, settings: ManagerSettings) -> Self {
+    pub(super) fn with(test: &'static str, settings: ManagerSettings) -> Self {
         Self::of(TestHost::new(test), settings)
     }
 
@@ -124,7 +124,7 @@ impl Managed {
     }
 
     /// A package of the scripted plugin, which says its version with `describe`.
-    fn package(&self, version: &str, arguments: &[&str]) -> Vec<u8> {
+    pub(super) fn package(&self, version: &str, arguments: &[&str]) -> Vec<u8> {
         self.package_of("scripted", version, Transport::WebSocket, arguments)
     }
 
@@ -148,7 +148,11 @@ impl Managed {
     }
 
     /// A package with this manifest, and more files, whose command may be `./run`.
-    fn package_with(&self, manifest: &Manifest, files: &[(&str, &[u8], u32)]) -> Vec<u8> {
+    pub(super) fn package_with(
+        &self,
+        manifest: &Manifest,
+        files: &[(&str, &[u8], u32)],
+    ) -> Vec<u8> {
         let script = format!(
             "#!/bin/sh\nexport FIXTURE_LIFELINE={}\nexec {} \"$@\"\n",
             self.host.lifelines.address(),

@@ -1,0 +1,146 @@
+//! `Problem`: an answer that is an error, as `application/problem+json`
+//! ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, FieldProblem};
+use crate::http::{BodyError, Response, reason};
+
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: u16,
+    kind: &'static str,
+    detail: String,
+    fields: Vec<FieldProblem>,
+    header: Option<(&'static str, Cow<'static, str>)>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(rename = "type")]
+    kind_url: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    trace_id: &'a str,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    fields: &'a [FieldProblem],
+}
+
+impl Problem {
+    pub(super) fn new(status: u16, kind: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            kind,
+            detail: detail.into(),
+            fields: Vec::new(),
+            header: None,
+        }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(400, ErrorKind::InvalidInput.as_str(), detail)
+    }
+
+    pub(super) fn unauthenticated(detail: impl Into<String>) -> Self {
+        Self::new(401, "unauthenticated", detail).header("WWW-Authenticate", "Bearer")
+    }
+
+    pub(super) fn header(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.header = Some((name, value.into()));
+        self
+    }
+
+    /// Answers with another status than the one that fits the kind.
+    pub(super) fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub(super) fn respond(self) -> Response {
+        let trace = trace_id();
+        if self.status >= 500 {
+            log::warn!(
+                "request {trace} is answered with {}: {}",
+                self.status,
+                self.detail
+            );
+        }
+        let name = match self.status {
+            400 => Some("invalid-argument"),
+            401 => Some("unauthenticated"),
+            403 => Some("permission-denied"),
+            404 => Some("not-found"),
+            409 => Some("already-exists"),
+            500 => Some("internal"),
+            502 => Some("cancelled"),
+            _ => None,
+        };
+        let shown = Shown {
+            kind_url: name.map_or_else(
+                || "about:blank".to_owned(),
+                |name| format!("urn:storyden:problem:{name}"),
+            ),
+            title: reason(self.status),
+            status: self.status,
+            detail: &self.detail,
+            trace_id: &trace,
+            kind: self.kind,
+            fields: &self.fields,
+        };
+        // Numbers and text alone, which cannot fail to encode.
+        let body = serde_json::to_vec(&shown).unwrap_or_default();
+        let response = Response::bytes(self.status, "application/problem+json", body);
+        match self.header {
+            Some((name, value)) => response.header(name, value),
+            None => response,
+        }
+    }
+}
+
+/// 32 hexadecimal digits, by which a line of the log can be found; zeros without a source of randomness.
+fn trace_id() -> String {
+    let mut random = [0; 16];
+    let _ = getrandom::fill(&mut random);
+    data_encoding::HEXLOWER.encode(&random)
+}
+
+/// Answers with the status that Storyden's API has, or the [kind's](ErrorKind::http_status) where there is
+/// none, or where Storyden's is a fault of its.
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let kind = error.kind();
+        let status = match kind {
+            ErrorKind::InvalidPackage
+            | ErrorKind::InvalidManifest
+            | ErrorKind::DigestMismatch
+            | ErrorKind::InvalidConfiguration
+            | ErrorKind::ConfigurationRefused
+            | ErrorKind::PrivateAddress
+            | ErrorKind::Unsupported => 400,
+            _ => kind.http_status(),
+        };
+        Self {
+            fields: error.problems().to_vec(),
+            ..Self::new(status, kind.as_str(), error.to_string())
+        }
+    }
+}
+
+impl From<BodyError> for Problem {
+    fn from(error: BodyError) -> Self {
+        let answer = error.answer();
+        Self::new(answer.status, "invalid_body", answer.text)
+    }
+}

@@ -1,0 +1,133 @@
+//! The HTTP API for administrators over real sockets, with real plugins.
+//!
+//! The shared parts are here: a server over a manager of the test's own, and requests to it.
+
+use plugin_runner::admin::{AdminServer, AdminSettings};
+use serde_json::Value;
+
+use crate::manager::Managed;
+use crate::support::LONG;
+
+// The token, and where a request may come from.
+mod access;
+// Listing and showing plugins.
+mod plugins;
+
+pub(super) const TOKEN: &str = "the-token-of-these-tests";
+
+/// An admin server under test, over a manager and a host of its own.
+pub(super) struct Api {
+    pub(super) server: AdminServer,
+    pub(super) managed: Managed,
+    agent: ureq::Agent,
+}
+
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) response: ureq::http::Response<Vec<u8>>,
+}
+
+impl Api {
+    pub(super) fn new(test: &'static str) -> Self {
+        Self::with(test, AdminSettings::default())
+    }
+
+    pub(super) fn with(test: &'static str, settings: AdminSettings) -> Self {
+        let managed = Managed::new(test);
+        let manager = (*managed).clone();
+        let server = AdminServer::start(manager, "127.0.0.1:0", TOKEN, settings).unwrap();
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(LONG))
+            .build();
+        Self {
+            server,
+            managed,
+            agent: agent.into(),
+        }
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.server.url())
+    }
+
+    pub(super) fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"")
+    }
+
+    #[allow(dead_code, reason = "its operations follow")]
+    /// Sends a JSON body with the token.
+    pub(super) fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let headers = [("Content-Type", "application/json")];
+        self.send(method, path, &headers, body.to_string().as_bytes())
+    }
+
+    /// Sends a request with the token.
+    pub(super) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let token = format!("Bearer {TOKEN}");
+        let headers = [&[("Authorization", &*token)], headers].concat();
+        self.send_without_token(method, path, &headers, body)
+    }
+
+    pub(super) fn send_without_token(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = self.agent.run(request.body(body).unwrap()).unwrap();
+        let (head, mut body) = response.into_parts();
+        let body = body.read_to_vec().unwrap();
+        Answer {
+            status: head.status.as_u16(),
+            response: ureq::http::Response::from_parts(head, body),
+        }
+    }
+
+    /// Stops everything; nothing may be left.
+    pub(super) fn end(self) {
+        assert_eq!(self.server.stop(LONG), 0, "requests are left");
+    }
+}
+
+impl Answer {
+    /// The body, which must be JSON, of an answer with this status.
+    pub(super) fn value(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text());
+        serde_json::from_slice(self.response.body()).expect("JSON")
+    }
+
+    /// The kind of a problem with this status, and its detail.
+    pub(super) fn problem(&self, status: u16) -> (String, String) {
+        let value = self.value(status);
+        assert_eq!(
+            self.header("Content-Type"),
+            Some("application/problem+json")
+        );
+        assert_eq!(value["status"], status);
+        let text = |name: &str| value[name].as_str().expect(name).to_owned();
+        assert_eq!(text("trace_id").len(), 32);
+        (text("kind"), text("detail"))
+    }
+
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(self.response.body()).into_owned()
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+}
