@@ -6,6 +6,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,6 +24,10 @@ use crate::thread::panic_text;
 
 /// Lines kept in memory for error details.
 const TAIL_LINES: usize = 20;
+
+/// How often it is looked whether a file has become too old: as often as files are kept, within these.
+const SOONEST_LOOK: Duration = Duration::from_secs(1);
+const LATEST_LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// The log of one plugin, shared between all that write to it and read from it.
 ///
@@ -55,6 +60,14 @@ pub(super) struct View {
     /// The installation has been removed; set once.
     removed: Option<InstallationId>,
     tail: Tail,
+}
+
+impl View {
+    /// Takes the files over if they have changed. Returns those from before, which may be closed when they are
+    /// dropped.
+    fn replace_files(&mut self, files: Option<Files>) -> Option<Files> {
+        files.map(|files| std::mem::replace(&mut self.files, files))
+    }
 }
 
 impl PluginLog {
@@ -125,7 +138,7 @@ impl PluginLog {
         let mut view = self.view.lock();
         view.tail.extend(batch.bytes());
         view.generation += 1;
-        let replaced = files.map(|files| std::mem::replace(&mut view.files, files));
+        let replaced = view.replace_files(files);
         drop(view);
         drop(writer);
         // Outside the locks, because it may close a file.
@@ -133,6 +146,22 @@ impl PluginLog {
         self.changed.notify_all();
         self.call_tap(batch);
         batch.clear();
+    }
+
+    /// Returns how often [`remove_aged`](Self::remove_aged) is to be called.
+    pub(super) fn aging_interval(&self) -> Duration {
+        self.settings.max_age.clamp(SOONEST_LOOK, LATEST_LOOK)
+    }
+
+    /// Removes old files over their age, if there are any. Waits as [`write`](Self::write) does.
+    pub(super) fn remove_aged(&self) {
+        let Some(writer) = &self.writer else { return };
+        let mut writer = writer.lock();
+        writer.remove_aged();
+        let files = writer.changed_files();
+        let replaced = self.view.lock().replace_files(files);
+        drop(writer);
+        drop(replaced);
     }
 
     /// Queues a line of the host's own, marked as such, for the thread that logs the newest run. Never waits.

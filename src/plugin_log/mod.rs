@@ -9,8 +9,7 @@
 //! On disk ([Logs](crate::protocol#logs)): a directory with `output.log`, mode 0600, standard output and
 //! standard error mixed, the bytes as they were printed and no time stamps. Over its size the file
 //! is renamed to `output-2026-02-21T11-50-22.965.log` (UTC) and a new one begun; the newest few
-//! old files are kept. Unlike in Storyden's Go host, the end of a process does not rotate the file, and
-//! no file is deleted for its age.
+//! old files are kept, for a while. Unlike in Storyden's Go host, the end of a process does not rotate the file.
 //!
 //! Nothing here starts a thread. A log has two locks: the writer's, held while writing to the disk,
 //! and inside it the view's, held for a few instructions and never across I/O; readers of the tail

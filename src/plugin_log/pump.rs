@@ -39,7 +39,8 @@ pub(crate) struct Outputs {
 /// until its feed is dropped, for five seconds at most.
 ///
 /// A last line without end is logged when its pipe ends. Everything that one round reads goes to
-/// the log in one write. Meanwhile the host's own notes are logged too ([`PluginLog::note`]).
+/// the log in one write. Meanwhile the host's own notes are logged too ([`PluginLog::note`]), and old files
+/// are removed when they are over their age, however much or little is printed.
 ///
 /// Blocks in `poll` and in the log, in nothing else. The pipes are set to non-blocking, which the
 /// writing ends do not notice.
@@ -58,8 +59,9 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
     let mut buffer = vec![0; READ_SIZE];
     let mut batch = LineBatch::default();
     let mut fed = queue.is_fed();
+    let mut look = Deadline::after(log.aging_interval());
     while !pipes.is_empty() || fed {
-        let Some((pipes_ready, queue_ready)) = wait(&pipes, queue, &stop) else {
+        let Some((pipes_ready, queue_ready)) = wait(&pipes, queue, &stop, look) else {
             break;
         };
         for (pipe, ready) in pipes.iter_mut().zip(pipes_ready) {
@@ -72,6 +74,10 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
             fed = queue.take(&mut batch, max_line);
         }
         log.write(&mut batch);
+        if look.has_passed() {
+            log.remove_aged();
+            look = Deadline::after(log.aging_interval());
+        }
     }
     for mut pipe in pipes {
         let mut drained = 0;
@@ -95,14 +101,20 @@ pub(crate) fn pump(outputs: Outputs, log: &PluginLog, stop: OwnedFd) {
     log.write(&mut batch);
 }
 
-/// Waits until something can be read, and returns which of the pipes, and whether the queue; `None` to stop.
-fn wait(pipes: &[OutputPipe], queue: &LogQueue, stop: &OwnedFd) -> Option<(Vec<bool>, bool)> {
+/// Waits until something can be read, or until the deadline, and returns which of the pipes can be, and whether
+/// the queue; `None` to stop.
+fn wait(
+    pipes: &[OutputPipe],
+    queue: &LogQueue,
+    stop: &OwnedFd,
+    deadline: Deadline,
+) -> Option<(Vec<bool>, bool)> {
     let descriptors = pipes.iter().map(|pipe| pipe.descriptor.as_fd());
     let mut polled: Vec<PollFd<'_>> = descriptors
         .chain([queue.descriptor(), stop.as_fd()])
         .map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN))
         .collect();
-    if let Err(error) = poll::wait(&mut polled, None) {
+    if let Err(error) = poll::wait(&mut polled, Some(deadline)) {
         // Out of memory, in practice. Stopping here beats spinning.
         log::error!("cannot wait for a plugin's output: {error}");
         return None;
@@ -179,10 +191,10 @@ mod tests {
 
     use crossbeam_channel::Receiver;
 
-    use super::super::scratch::Scratch;
+    use super::super::scratch::{Scratch, names};
     use super::super::{LogSettings, LogTap};
     use super::*;
-    use crate::testing::LONG;
+    use crate::testing::{LONG, wait_until};
 
     /// A pump that runs, and the lines that it logged.
     struct Running {
@@ -350,6 +362,30 @@ mod tests {
         pump(outputs, &log, stopped.into());
         assert_eq!(log.tail(), ["1", "2", "3", "4"]);
         drop((out, err));
+    }
+
+    #[test]
+    fn old_files_go_though_nothing_is_printed() {
+        let scratch = Scratch::new("aging-pump");
+        let age = Duration::from_secs(1);
+        let settings = LogSettings::default().max_file_size(2).max_age(age);
+        let log = PluginLog::open(scratch.logs(), settings, None).unwrap();
+        log.write_line(LogStream::Stdout, b"1\n2\n3");
+        let (stdout, out) = io::pipe().unwrap();
+        let outputs = Outputs {
+            stdout: Some(stdout.into()),
+            stderr: None,
+            queue: LogQueue::new().unwrap(),
+        };
+        let (stopped, stop) = io::pipe().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| pump(outputs, &log, stopped.into()));
+            wait_until("the old files to be removed", || {
+                names(&scratch.logs()) == ["output.log"]
+            });
+            drop((stop, out));
+        });
+        assert_eq!(fs::read(scratch.logs().join("output.log")).unwrap(), b"3\n");
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::FileType;
 
 use super::file::{self, CURRENT, FileId, LogFile};
 use super::settings::LogSettings;
-use super::timestamp::Timestamp;
+use super::timestamp::{Clock, Timestamp};
 use crate::package::OpenDir;
 
 /// How often a new file is begun for a line before it counts as lost: the plugin may replace the new ones
@@ -57,6 +58,8 @@ pub(super) struct RotatingFile {
     path: PathBuf,
     max_size: u64,
     keep: usize,
+    max_age: Duration,
+    clock: Clock,
     files: Files,
     files_changed: bool,
     last_stamp: Option<Timestamp>,
@@ -77,7 +80,7 @@ struct Outage {
 }
 
 impl RotatingFile {
-    /// Opens the log in a directory, creates both if need be, and removes old logs over the number kept.
+    /// Opens the log in a directory, creates both if need be, and removes old logs over the number or the age kept.
     pub(super) fn open(directory: &Path, settings: &LogSettings) -> io::Result<Self> {
         let open = file::make_directory(directory)?;
         let mut old = VecDeque::new();
@@ -92,6 +95,8 @@ impl RotatingFile {
             path: directory.join(CURRENT),
             max_size: settings.max_file_size,
             keep: settings.keep,
+            max_age: settings.max_age,
+            clock: Clock::start(),
             files: Files {
                 old,
                 current: None,
@@ -105,8 +110,24 @@ impl RotatingFile {
             outage: None,
         };
         this.open_current_in(&open)?;
-        this.remove_oldest(&open);
+        this.remove_surplus(&open);
         Ok(this)
+    }
+
+    /// Removes old logs over the age kept. Touches the disk only if there are any.
+    pub(super) fn remove_aged(&mut self) {
+        if !self.has_surplus(self.clock.now()) {
+            return;
+        }
+        match file::find_directory(&self.directory) {
+            Ok(Some(directory)) => self.remove_surplus(&directory),
+            // It is made, and looked into, with the next line.
+            Ok(None) => {}
+            Err(error) => {
+                let directory = self.directory.display();
+                log::warn!("cannot look for old logs in {directory}: {error}");
+            }
+        }
     }
 
     /// Returns the files, if they have changed since the last call.
@@ -256,12 +277,20 @@ impl RotatingFile {
             self.files.old.push_back((place, stamp));
         }
         // Before the new file is made, which may need the room.
-        self.remove_oldest(&directory);
+        self.remove_surplus(&directory);
         self.open_current_in(&directory)
     }
 
-    fn remove_oldest(&mut self, directory: &OpenDir) {
-        while self.files.old.len() > self.keep
+    /// Returns whether there are more old logs than are kept, or one that is older.
+    fn has_surplus(&self, now: Timestamp) -> bool {
+        let oldest = self.files.old.front();
+        self.files.old.len() > self.keep
+            || oldest.is_some_and(|(_, stamp)| stamp.age(now) > self.max_age)
+    }
+
+    fn remove_surplus(&mut self, directory: &OpenDir) {
+        let now = self.clock.now();
+        while self.has_surplus(now)
             && let Some((_, stamp)) = self.files.old.front()
         {
             let name = stamp.file_name();
@@ -271,7 +300,7 @@ impl RotatingFile {
                 other => other.map(drop),
             };
             if let Err(error) = removed {
-                // It is tried again at the next rotation.
+                // It is tried again at the next rotation, and where its age is looked at.
                 let path = directory.at(name);
                 log::warn!("cannot remove old log {}: {error}", path.display());
                 break;

@@ -1,7 +1,11 @@
-//! `LogSettings`: how large a plugin's log may become.
+//! `LogSettings`: how large a plugin's log may become, and how old.
+
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::settings::{require, settings};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Room for the mark of a cut line, and for text beside it.
 const LEAST_MAX_LINE: usize = 64;
@@ -18,6 +22,18 @@ settings! {
         max_file_size: u64 = 10 * 1024 * 1024;
         /// Old files that are kept beside the current one; 0 keeps none. Default 3.
         keep: usize = 3;
+        /// Age at which old files are removed, counted from when a new file was begun in their place; longer
+        /// than zero, and [`Duration::MAX`] removes none for its age. The current file is never removed,
+        /// however old its lines are.
+        ///
+        /// It happens when the log is opened, when a file is begun, and while the plugin runs, also when it
+        /// prints nothing: then at most an hour late, or as long as this if that is shorter. Nothing is
+        /// removed while the plugin does not run and the log is not followed.
+        ///
+        /// The clock is believed when the log is opened. From then on no file grows older faster than time
+        /// passes: a clock that is set forward while the log is open removes nothing, and one that is set back
+        /// keeps files for longer. Default 28 days.
+        max_age: Duration = 28 * DAY;
         /// Length in bytes, without the line end, over which a line is cut into several; at least 64.
         /// Each piece but the last ends in [`CONTINUES`](super::CONTINUES). Default 64 KiB.
         max_line: usize = 64 * 1024;
@@ -42,6 +58,11 @@ impl LogSettings {
             "must be at least 1 byte",
         )?;
         require(
+            !self.max_age.is_zero(),
+            "max_age",
+            "must be longer than zero; `Duration::MAX` removes no file for its age",
+        )?;
+        require(
             self.max_line >= LEAST_MAX_LINE,
             "max_line",
             format!("must be at least {LEAST_MAX_LINE} bytes"),
@@ -60,6 +81,10 @@ mod tests {
         assert_eq!(
             text(LogSettings::default().max_file_size(0)),
             "setting max_file_size: must be at least 1 byte"
+        );
+        assert_eq!(
+            text(LogSettings::default().max_age(Duration::ZERO)),
+            "setting max_age: must be longer than zero; `Duration::MAX` removes no file for its age"
         );
         assert_eq!(
             text(LogSettings::default().max_line(63)),

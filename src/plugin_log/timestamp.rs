@@ -1,6 +1,7 @@
-//! `Timestamp`: the time in the name of an old log file, and the calendar arithmetic for it.
+//! `Timestamp`: the time in the name of an old log file, and the calendar arithmetic for it; `Clock`: the time by
+//! which such a file is old.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PREFIX: &str = "output-";
 const SUFFIX: &str = ".log";
@@ -17,13 +18,24 @@ impl Timestamp {
     /// Returns the present time, or one later than `previous`, so that names are never used twice and keep the
     /// order of the files even when several are rotated within a millisecond or the clock goes backwards.
     pub(super) fn now_after(previous: Option<Self>) -> Self {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| {
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            });
         let least = previous.map_or(0, |previous| previous.0 + 1);
-        Self(now.max(least).min(Self::LAST))
+        Self(Self::now().0.max(least).min(Self::LAST))
+    }
+
+    fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self(milliseconds(since.unwrap_or_default()))
+    }
+
+    /// The time that lies this far back.
+    #[cfg(test)]
+    pub(super) fn ago(age: Duration) -> Self {
+        Self(Self::now().0 - milliseconds(age))
+    }
+
+    /// Returns how long before `now` this was; zero if it was later.
+    pub(super) fn age(self, now: Self) -> Duration {
+        Duration::from_millis(now.0.saturating_sub(self.0))
     }
 
     /// Returns the time in the name of a file; `None` if it is not the name of an old log.
@@ -67,6 +79,36 @@ impl Timestamp {
             "{PREFIX}{year:04}-{month:02}-{day:02}T\
              {hour:02}-{minute:02}-{second:02}.{millisecond:03}{SUFFIX}"
         )
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The system's clock, believed when it is started; from then on it does not run ahead of the time that has passed.
+#[derive(Debug)]
+pub(super) struct Clock {
+    begun: Timestamp,
+    since: Instant,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        Self {
+            begun: Timestamp::now(),
+            since: Instant::now(),
+        }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.read(Timestamp::now(), self.since.elapsed())
+    }
+
+    /// Returns the time when the system's clock shows `shown` and this much time has passed.
+    fn read(&self, shown: Timestamp, passed: Duration) -> Timestamp {
+        let latest = self.begun.0.saturating_add(milliseconds(passed));
+        shown.min(Timestamp(latest))
     }
 }
 
@@ -127,6 +169,24 @@ mod tests {
         ] {
             assert_eq!(Timestamp::from_file_name(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_nothing_older_than_it_has_become() {
+        const HOUR: Duration = Duration::from_secs(60 * 60);
+        let at = |hours: u64| Timestamp(1_771_674_622_965 + hours * 3_600_000);
+        let clock = Clock {
+            begun: at(1000),
+            since: Instant::now(),
+        };
+        let age = |shown, passed| at(900).age(clock.read(at(shown), passed));
+        assert_eq!(age(1000, Duration::ZERO), 100 * HOUR);
+        assert_eq!(age(1002, 2 * HOUR), 102 * HOUR);
+        // Set forward by years, and back.
+        assert_eq!(age(90_000, 2 * HOUR), 102 * HOUR);
+        assert_eq!(age(950, 2 * HOUR), 50 * HOUR);
+        assert_eq!(age(0, 2 * HOUR), Duration::ZERO);
+        assert_eq!(age(90_000, Duration::MAX), 89_100 * HOUR);
     }
 
     #[test]

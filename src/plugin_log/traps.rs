@@ -53,7 +53,10 @@ impl Fixture {
     }
 
     fn open_keeping(&self, keep: usize) -> crate::Result<Arc<PluginLog>> {
-        let settings = LogSettings::default().max_file_size(10).keep(keep);
+        let settings = LogSettings::default()
+            .max_file_size(10)
+            .keep(keep)
+            .max_age(Duration::MAX);
         PluginLog::open(self.logs(), settings, None).map(Arc::new)
     }
 

@@ -21,6 +21,7 @@
 //! | `PackageLimits::files` | `too_many_entries_files_or_folders_are_refused` |
 //! | `LogSettings::max_file_size` | `files_hold_whole_lines_and_stay_within_their_size` |
 //! | `LogSettings::keep` | `exactly_the_newest_are_kept` |
+//! | `LogSettings::max_age` | `old_files_go_when_they_are_too_old_and_the_current_one_stays` |
 //! | `LogSettings::max_line` | `a_line_of_the_greatest_length_is_whole_and_a_longer_one_is_cut` |
 //! | `ProcessLimits::memory` | `a_plugin_that_runs_into_its_memory_limit_fails_by_itself` |
 //! | `ProcessLimits::cpu_time` | `a_plugin_that_uses_up_its_processor_time_is_ended_for_that` |

@@ -25,6 +25,7 @@ fn settings(max_file_size: u64, keep: usize) -> LogSettings {
     LogSettings::default()
         .max_file_size(max_file_size)
         .keep(keep)
+        .max_age(Duration::MAX)
 }
 
 fn write(log: &PluginLog, line: impl ToString) {

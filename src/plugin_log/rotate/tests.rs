@@ -49,6 +49,93 @@ fn exactly_the_newest_are_kept() {
     assert_eq!(contents(&scratch.logs()), ["7\n"]);
 }
 
+/// Makes old logs of these ages, in days, and returns their names.
+fn make_old<const COUNT: usize>(scratch: &Scratch, days: [u32; COUNT]) -> [String; COUNT] {
+    fs::create_dir_all(scratch.logs()).unwrap();
+    days.map(|days| {
+        let name = Timestamp::ago(days * DAY).file_name();
+        fs::write(scratch.logs().join(&name), "old\n").unwrap();
+        name
+    })
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[test]
+fn old_files_go_when_they_are_too_old_and_the_current_one_stays() {
+    let scratch = Scratch::new("aged");
+    let [_, _, young] = make_old(&scratch, [300, 29, 27]);
+    // Last written long ago, and older than all the others.
+    let current = File::create(scratch.logs().join(CURRENT)).unwrap();
+    current.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let log = RotatingFile::open(&scratch.logs(), &settings(100, 10)).unwrap();
+    assert_eq!(names(&scratch.logs()), [&*young, CURRENT]);
+    drop(log);
+    // Of those that are young enough, no more than the number kept.
+    let [young] = make_old(&scratch, [1]);
+    let _log = RotatingFile::open(&scratch.logs(), &settings(100, 1)).unwrap();
+    assert_eq!(names(&scratch.logs()), [&*young, CURRENT]);
+}
+
+#[test]
+fn files_that_are_kept_for_ever_are_removed_for_their_number_only() {
+    let scratch = Scratch::new("ageless");
+    let [_, first, second] = make_old(&scratch, [10_000, 9_000, 8_000]);
+    let settings = settings(100, 2).max_age(Duration::MAX);
+    let mut log = RotatingFile::open(&scratch.logs(), &settings).unwrap();
+    log.remove_aged();
+    assert_eq!(names(&scratch.logs()), [&*first, &second, CURRENT]);
+}
+
+#[test]
+fn an_open_log_removes_what_has_become_too_old_at_a_rotation_and_when_it_is_looked_at() {
+    let scratch = Scratch::new("aging");
+    let [_, young, younger] = make_old(&scratch, [29, 27, 20]);
+    let settings = settings(4, 10).max_age(Duration::MAX);
+    let mut log = RotatingFile::open(&scratch.logs(), &settings).unwrap();
+    log.max_age = 28 * DAY;
+    log.write(b"1\n2\n3\n");
+    let all = names(&scratch.logs());
+    assert_eq!(all[..2], [young, younger.clone()]);
+    log.max_age = 25 * DAY;
+    log.changed_files();
+    log.remove_aged();
+    assert_eq!(names(&scratch.logs()), [&*younger, &all[2], CURRENT]);
+    assert!(log.changed_files().is_some());
+    log.remove_aged();
+    assert!(log.changed_files().is_none());
+}
+
+#[test]
+fn what_only_has_the_name_of_a_file_that_is_too_old_stays() {
+    let scratch = Scratch::new("aged-traps");
+    let [file, link, directory] = make_old(&scratch, [100, 90, 80]);
+    let target = scratch.path().join("target");
+    fs::write(&target, "kept").unwrap();
+    let settings = settings(100, 10).max_age(Duration::MAX);
+    let mut log = RotatingFile::open(&scratch.logs(), &settings).unwrap();
+    // They were files when the log was opened.
+    for name in [&link, &directory] {
+        fs::remove_file(scratch.logs().join(name)).unwrap();
+    }
+    symlink(&target, scratch.logs().join(&link)).unwrap();
+    fs::create_dir(scratch.logs().join(&directory)).unwrap();
+    log.max_age = DAY;
+    log.remove_aged();
+    assert_eq!(names(&scratch.logs()), [&*link, &directory, CURRENT]);
+    assert!(!scratch.logs().join(file).exists());
+    assert_eq!(fs::read_to_string(target).unwrap(), "kept");
+    assert!(log.files.old.is_empty());
+
+    // Where the directory is gone there is nothing to remove, and none is made.
+    make_old(&scratch, [70]);
+    let mut log = RotatingFile::open(&scratch.logs(), &settings).unwrap();
+    fs::remove_dir_all(scratch.logs()).unwrap();
+    log.max_age = DAY;
+    log.remove_aged();
+    assert!(!scratch.logs().exists());
+}
+
 #[test]
 fn only_the_owner_may_read() {
     let scratch = Scratch::new("modes");

@@ -108,7 +108,7 @@ fn a_line_without_end_in_an_old_file_counts() {
     let old = scratch.path().join("output-2026-02-21T11-50-22.965.log");
     append(&old, b"one\ntorn");
     append(&scratch.path().join(CURRENT), b"new\n");
-    let log = open(scratch.path(), LogSettings::default());
+    let log = open(scratch.path(), settings(1000, 3));
     let all = ["one", "torn", "new"];
     for count in 0..=3 {
         let mut follower = log.follow().last(count).unwrap();
