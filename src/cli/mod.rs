@@ -47,7 +47,7 @@ Output, after the plugin's name:
   |  a line of its standard output
   !  a line of its standard error
   >  anything else, such as where an external plugin connects to
-Colours are used on a terminal, unless NO_COLOR is set. Durations are written 500ms, 3s, 2m or 1h.";
+Colours are used on a terminal, unless NO_COLOR is set. Durations are written 500ms, 3s, 1m30s or 1.5h.";
 
 /// Hosts plugins: supervised child processes and authenticated WebSockets.
 #[derive(Debug, Parser)]

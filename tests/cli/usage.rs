@@ -16,11 +16,11 @@ run silent | 1 | the manifest names no command
 run fine nowhere | 1 | nowhere: cannot open it
 run --external nowhere.json | 1 | nowhere.json: cannot read it
 run fine --stop-grace 3 | 2 | write 3ms, 3s or 3m
-run fine --max-backoff soon | 2 | such as 500ms, 3s or 2m
+run fine --max-backoff soon | 2 | such as 500ms, 3s or 1m30s
 run fine --connect-timeout 0s | 2 | longer than zero
 run fine --max-backoff 25h | 2 | setting max_backoff: is longer than a day
 run fine --max-restart-attempts -1 | 2 | write a whole number from 0
-run fine --stop-grace -1s | 2 | such as 500ms, 3s or 2m
+run fine --stop-grace -1s | 2 | such as 500ms, 3s or 1m30s
 run fine --listen here | 2 | such as 127.0.0.1:8000
 run fine --env =x | 2 | write NAME or NAME=VALUE
 run fine --data empty/readme | 1 | empty/readme: this is not a directory
