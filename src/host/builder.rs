@@ -407,7 +407,7 @@ impl HostBuilder {
             data: self.data_dir.clone(),
             package_limits: self.package_limits.clone(),
             passed_variables: self.passed_variables,
-            process_limits: self.process_limits,
+            process_limits: RwLock::new(self.process_limits),
             archive_cache: ArchiveCache::default(),
             keeper: keeper.clone(),
             scanner: scanner.clone(),

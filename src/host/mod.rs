@@ -26,8 +26,11 @@ use crate::duplex::{Duplex, close_code};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::id::InstallationId;
 use crate::keeper::Guarantees;
+use crate::process::ProcessLimits;
+use crate::runtime::RuntimeProvider;
 use crate::session::context::HostContext;
 use crate::session::{Session, StateChange};
+use crate::settings::require;
 use crate::state::{ActiveState, PluginMode};
 use crate::store::Store;
 use crate::thread::Threads;
@@ -317,6 +320,24 @@ impl Host {
     pub fn subscribe(&self) -> Receiver<StateChange> {
         let context = self.context();
         context.services.subscribers.subscribe(QUEUED_STATE_CHANGES)
+    }
+
+    /// Replaces the limits of [`HostBuilder::process_limits`]. They apply to each plugin from its next start on.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names a limit that is invalid; or on [sprites](HostBuilder::sprites), where there are
+    /// none, `process_limits`. Then nothing has changed.
+    pub fn set_process_limits(&self, limits: ProcessLimits) -> Result<()> {
+        limits.validate()?;
+        let services = &self.shared().context.services;
+        let is_elsewhere = services.runtime_name() == RuntimeProvider::Sprites.as_str();
+        require(
+            !is_elsewhere || limits == ProcessLimits::default(),
+            "process_limits",
+            "cannot be set on sprites, which are limited by the service",
+        )?;
+        *services.local.process_limits.write() = limits;
+        Ok(())
     }
 
     /// What became of the handshakes of this host: those of its listeners, and those on streams that

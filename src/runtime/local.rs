@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
 use super::launch::Launch;
 use super::run::Run;
 use super::{Runtime, process_run};
@@ -51,7 +53,7 @@ pub(crate) struct LocalPlugins {
     /// Names of host variables that plugins get in addition to the allowlist.
     pub(crate) passed_variables: Vec<String>,
     /// The limits of plugins whose records set no others.
-    pub(crate) process_limits: ProcessLimits,
+    pub(crate) process_limits: RwLock<ProcessLimits>,
     /// Spares all starts but the first from reading the archive.
     pub(crate) archive_cache: ArchiveCache,
     pub(crate) keeper: KeeperLink,
@@ -155,7 +157,7 @@ impl LocalPlugins {
         let record = launch.record();
         let own_limits = &record.overrides.process_limits;
         own_limits.validate()?;
-        let limits = own_limits.or(&self.process_limits);
+        let limits = own_limits.or(&self.process_limits.read());
         let stdin = record.manifest.transport == Transport::Stdio;
         // Set last, so that nothing can replace it.
         if let Some(scanner) = &self.scanner {
@@ -328,7 +330,7 @@ mod tests {
             data: dir.path().to_owned(),
             package_limits: PackageLimits::default(),
             passed_variables: Vec::new(),
-            process_limits: ProcessLimits::default(),
+            process_limits: RwLock::default(),
             archive_cache: ArchiveCache::default(),
             keeper: KeeperLink::new(Keeper::None, None, threads.clone()),
             scanner: None,

@@ -115,6 +115,28 @@ exit(3)";
 }
 
 #[test]
+fn limits_that_are_replaced_apply_from_the_next_start_on() {
+    let host = TestHost::with("limits-replaced", |setup| {
+        setup.policy(|policy| policy.max_restart_attempts(0));
+        setup.configure(|builder| builder.process_limits(ProcessLimits::default().open_files(50)));
+    });
+    let code = "import resource as r; print(*r.getrlimit(r.RLIMIT_NOFILE)); exit(3)";
+    let before = python(&host, "before", code);
+    let after = python(&host, "after", code);
+    let (_, change) = run(&host, before);
+    assert_eq!(change.details()["output"], json!(["50 50"]));
+
+    let limits = ProcessLimits::default();
+    host.set_process_limits(limits.clone().open_files(70))
+        .unwrap();
+    let invalid = host.set_process_limits(limits.open_files(0)).unwrap_err();
+    assert!(invalid.to_string().contains("open_files"), "{invalid}");
+    let (_, change) = run(&host, after);
+    assert_eq!(change.details()["output"], json!(["70 70"]));
+    assert_eq!(change.details()["limits"], json!({"open_files": 70}));
+}
+
+#[test]
 fn a_limit_on_core_files_that_an_earlier_version_stored_still_holds() {
     let host = unforgiving("stored-core-limit");
     let code = "import resource as r; print(*r.getrlimit(r.RLIMIT_CORE)); exit(3)";
