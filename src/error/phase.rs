@@ -26,6 +26,10 @@ pub enum Phase {
     Log,
     /// Receiving, checking and unpacking a package.
     Install,
+    /// The host's reaper thread answering a check.
+    Reaper,
+    /// The store writing something small, for a check.
+    Store,
 }
 
 impl fmt::Display for Phase {
@@ -41,6 +45,8 @@ impl fmt::Display for Phase {
             Self::Drain => "waiting for calls in flight",
             Self::Log => "waiting for a log line",
             Self::Install => "installing the package",
+            Self::Reaper => "waiting for the host's reaper thread",
+            Self::Store => "writing to the store",
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Starting all plugins that are wanted active, when a host comes up.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -89,6 +90,7 @@ impl Manager {
         inner.end_left_over(&others);
         let mut report = inner.boot_all(&records, deadline);
         report.took = began.elapsed();
+        inner.booted.store(true, Ordering::Release);
         Ok(report)
     }
 }

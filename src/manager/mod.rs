@@ -12,6 +12,7 @@
 // | `external` | manifest and token of an external plugin |
 // | `activation`, `boot` | starting and stopping |
 // | `logs` | following what a plugin prints |
+// | `check` | whether everything is alive |
 // | `configuration` | what is proposed to the plugin and what is stored |
 // | `overrides` | a plugin's own settings; the embedder's labels |
 // | `installation` | what is shown of a plugin, and how that is serialised |
@@ -24,6 +25,7 @@
 
 mod activation;
 mod boot;
+mod check;
 mod configuration;
 mod external;
 mod install;
@@ -44,6 +46,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -66,6 +69,7 @@ use crate::session::context::HostContext;
 use crate::state::PluginMode;
 use crate::store::{Record, Store};
 use crate::text::PluginName;
+use check::Checks;
 use operations::{Operation, Operations};
 use quota::Quota;
 
@@ -117,6 +121,9 @@ struct ManagerInner {
     fetcher: Fetcher,
     /// Why plugins that should be loaded are not.
     failures: Mutex<HashMap<InstallationId, Arc<str>>>,
+    /// Whether a boot has succeeded.
+    booted: AtomicBool,
+    checks: Arc<Checks>,
     /// Only one manager may clean up after crashes. Last, so that the directory is unlocked after the host
     /// has ended, if it ends with this.
     _owner: OwnerLock,
@@ -162,6 +169,8 @@ impl Manager {
             #[cfg(feature = "fetch")]
             fetcher,
             failures: Mutex::default(),
+            booted: AtomicBool::new(false),
+            checks: Arc::default(),
             _owner: owner,
         });
         let weak = Arc::downgrade(&inner);

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -35,7 +35,7 @@ pub(crate) use cause::{Cause, EndedRun, how_to_connect};
 pub(crate) use hooks::{ChildHooks, ChildId, ChildSpec, RunId, Transition};
 
 use crate::deadline::Deadline;
-use crate::error::{Descendants, Disconnect, Error, Result, StartError};
+use crate::error::{Descendants, Disconnect, Error, Phase, Result, StartError};
 use crate::keeper::link::KeeperLink;
 use crate::poll;
 use crate::process::ExitReason;
@@ -79,6 +79,8 @@ enum ReaperCommand {
         grace: Duration,
         waiter: Option<StopWaiter>,
     },
+    /// To be answered at once.
+    Answer(Sender<()>),
     /// A command for a child, dropped if there is none.
     For(ChildId, ChildCommand),
     ShutDown,
@@ -214,6 +216,20 @@ impl Reaper {
     /// Reports that all output of this run is in the log.
     pub(crate) fn drained(&self, child: ChildId, run: RunId) {
         self.tell(child, ChildCommand::Drained(run));
+    }
+
+    /// Waits until the thread has answered: until it has come through its loop.
+    ///
+    /// # Errors
+    /// - [`Error::Timeout`] with [`Phase::Reaper`].
+    /// - [`Error::ShutDown`]: it has ended.
+    pub(crate) fn expect_answer(&self, timeout: Duration) -> Result<()> {
+        let (sender, answered) = bounded(1);
+        self.send(ReaperCommand::Answer(sender));
+        answered.recv_timeout(timeout).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Error::timeout(Phase::Reaper, timeout),
+            RecvTimeoutError::Disconnected => Error::ShutDown,
+        })
     }
 
     /// Kills all processes, starts no more, and ends the thread after the last child.
@@ -357,6 +373,7 @@ impl ReaperThread {
                 self.ensure_child(&hooks);
                 self.with(hooks.child_id(), |child, _| child.stop(grace, waiter));
             }
+            ReaperCommand::Answer(waiter) => drop(waiter.send(())),
             // A plugin that was never started has no child, and nothing of it can be left.
             ReaperCommand::For(child, command) => {
                 if matches!(command, ChildCommand::Forget) && self.children.contains_key(&child) {

@@ -45,6 +45,7 @@ use crate::package::{Archive, ArchiveContent};
 /// bounds of [`validate_note`]. They are as durable as records, hold no secret, and belong to no plugin:
 /// deleting a record removes none. Only plugins on sprites need them: an id of the store, which is made once
 /// (`store_id`), and a note for each sprite that has to be deleted and is not yet (`sprites/delete/<name>`).
+/// [`Manager::check`](crate::Manager::check) writes one as well, to see whether it can (`check`).
 ///
 /// # Errors
 /// Implementations make their errors with [`Error::io`](crate::Error::io), and with

@@ -28,6 +28,7 @@
 //! | 1 | `a_head_that_trickles_is_refused_at_its_deadline` |
 //! | 1 | `a_body_that_trickles_is_refused_at_its_deadline` |
 //! | 1 | `a_client_that_does_not_read_its_answer_is_given_up` |
+//! | 1 | `a_reaper_that_does_not_answer_is_named` |
 //! | 2, stop works in every state | `stopping_what_is_not_running_is_fine` |
 //! | 2 | `a_stop_while_connecting_ends_the_process` |
 //! | 2 | `an_embedder_that_ignores_sigint_gets_its_plugins_stopped_by_sigterm` |

@@ -11,6 +11,7 @@ use plugin_runner::store::SqliteStore;
 
 use super::*;
 use crate::support::disk::{self, run_on_a_disk};
+use crate::support::wait_until;
 
 /// More than there is room for, and not to be packed.
 const LARGE: usize = 3 << 20;
@@ -78,7 +79,13 @@ mod alone {
         let ballast = disk::fill(&disk, 0);
         let grown = object(json!({"room": "x".repeat(1 << 20)}));
         expect_no_room(&configure(grown.clone()), &disk, "configure");
+        wait_until("a check that finds no room", || {
+            managed
+                .check(LONG)
+                .is_err_and(|error| error.kind() == ErrorKind::StorageFull)
+        });
         disk::empty(ballast);
+        wait_until("a check that finds room", || managed.check(LONG).is_ok());
         expect_as_before("configure");
 
         configure(grown).unwrap();

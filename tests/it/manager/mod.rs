@@ -26,6 +26,8 @@ mod store;
 mod activation;
 // Starting all plugins that are wanted active.
 mod boot;
+// Whether everything is alive that must be.
+mod check;
 // The stored configuration and the plugin's.
 mod configuration;
 // A full disk, and a read-only one.

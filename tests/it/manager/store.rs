@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use plugin_runner::auth::ExternalToken;
 use plugin_runner::package::{Archive, ArchiveContent};
 use plugin_runner::store::{MemoryStore, Record, Store};
-use plugin_runner::{Error, InstallationId, Result};
+use plugin_runner::{Error, ErrorKind, InstallationId, Result};
 
 /// A step that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub(super) enum Step {
     Delete,
     PutArchive,
     DeleteArchive,
+    SetNote,
 }
 
 /// A step after which a thread can be held.
@@ -27,6 +28,7 @@ pub(super) enum Done {
     LookUp,
     Put,
     PutArchive,
+    SetNote,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(super) struct FailingStore {
     held: Mutex<Option<Holding>>,
     /// Shown instead of the stored record.
     stand_in: Mutex<Option<Record>>,
+    /// How many notes were written; `None` if it keeps none.
+    noted: Mutex<Option<usize>>,
 }
 
 impl Default for FailingStore {
@@ -61,6 +65,7 @@ impl FailingStore {
             failing: Mutex::default(),
             held: Mutex::default(),
             stand_in: Mutex::default(),
+            noted: Mutex::new(Some(0)),
         }
     }
 
@@ -78,6 +83,16 @@ impl FailingStore {
     pub(super) fn damage(&self, mut record: Record, problem: &str) {
         record.damage = Some(problem.into());
         *self.stand_in.lock() = Some(record);
+    }
+
+    /// How many notes were written.
+    pub(super) fn notes_written(&self) -> usize {
+        self.noted.lock().unwrap_or_default()
+    }
+
+    /// Keeps no notes from now on.
+    pub(super) fn keep_no_notes(&self) {
+        *self.noted.lock() = None;
     }
 
     /// Holds the next thread that does this, after it is done.
@@ -197,6 +212,13 @@ impl Store for FailingStore {
     }
 
     fn set_note(&self, key: &str, value: Option<&str>) -> Result<()> {
-        self.inner.set_note(key, value)
+        match &mut *self.noted.lock() {
+            Some(count) => *count += 1,
+            None => return Err(Error::new(ErrorKind::Unsupported, "no notes here")),
+        }
+        self.pass(Step::SetNote)?;
+        let noted = self.inner.set_note(key, value);
+        self.wait_if_held(Done::SetNote);
+        noted
     }
 }
