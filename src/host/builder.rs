@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Host, HostShared, LiveHandshakes, Owner};
+use super::{AccessLog, Host, HostShared, LiveHandshakes, Owner};
 use crate::auth::connection_url;
 use crate::config::{Limits, Timeouts};
 use crate::error::{Error, Result, RpcError};
@@ -456,6 +456,7 @@ impl HostBuilder {
             sessions: RwLock::new(BTreeMap::new()),
             listeners: Mutex::default(),
             handshakes: LiveHandshakes::default(),
+            access: AccessLog::default(),
             stopping: Mutex::default(),
             ended: Mutex::new(None),
         });

@@ -2,6 +2,7 @@
 //! every thread through its [`Threads`] budget. `builder` makes the settings; connections are accepted
 //! in `listener`, events published in `bus`.
 
+mod access_log;
 mod builder;
 mod handshakes;
 mod listener_stop;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use access_log::AccessLog;
 pub use builder::HostBuilder;
 pub use handshakes::HandshakeCounters;
 pub(crate) use handshakes::{HandshakeInProgress, LiveHandshakes};
@@ -107,6 +109,7 @@ pub(crate) struct HostShared {
     pub(crate) sessions: RwLock<BTreeMap<InstallationId, Session>>,
     pub(crate) listeners: Mutex<Vec<ListenerStop>>,
     pub(crate) handshakes: LiveHandshakes,
+    pub(crate) access: AccessLog,
     /// Plugins that a shutdown in progress still waits for.
     stopping: Mutex<Vec<InstallationId>>,
     /// The report of the shutdown, once it is complete.

@@ -4,6 +4,9 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 
+use log::Level;
+
+use super::access::{Attempt, address_for_line};
 use super::decision::{Admitted, decide};
 use super::head::{HEAD_LIMIT, Head};
 use super::refusal::Refusal;
@@ -175,6 +178,28 @@ impl Admission {
         socket: Socket,
         already_read: Vec<u8>,
     ) -> Result<Session> {
+        if self.peer.address.is_empty() {
+            // Now, because the end of the socket forgets it.
+            self.peer.address = address_for_line(&socket);
+        }
+        let attached = self.try_attach(socket, already_read);
+        match &attached {
+            Ok(_) => self.log(format_args!("101")),
+            Err(error) => self.log(format_args!("101, and closed: {error}")),
+        }
+        attached
+    }
+
+    /// Writes the line of the access log.
+    fn log(&self, answered: fmt::Arguments<'_>) {
+        let attempt = Attempt {
+            plugin: Some(&self.session),
+            ..Attempt::of(&self.peer)
+        };
+        attempt.ended(self.in_progress.host(), Level::Info, answered);
+    }
+
+    fn try_attach(&mut self, socket: Socket, already_read: Vec<u8>) -> Result<Session> {
         let counts = &self.in_progress.host().handshakes;
         let Some(reservation) = self.reservation.take() else {
             return Err(Error::NotLoaded(self.session.id()));
@@ -199,6 +224,7 @@ impl Drop for Admission {
     fn drop(&mut self) {
         if self.reservation.is_some() {
             count_by(&self.in_progress.host().handshakes.hung_up, 1);
+            self.log(format_args!("101, and then no connection"));
         }
     }
 }
@@ -220,12 +246,16 @@ pub(super) fn judge(
 ) -> std::result::Result<Admission, Refusal> {
     let RequestHead { parsed, address } = head;
     let host = in_progress.host();
-    let decided = parsed.map_err(Refusal::from).and_then(|head| {
-        let admitted = decide(host, &head, deadline)?;
-        Ok((admitted, head.user_agent.unwrap_or_default()))
-    });
+    let (decided, user_agent) = match parsed {
+        Ok(head) => (decide(host, &head, deadline), head.user_agent),
+        Err(refusal) => (Err(refusal.into()), None),
+    };
+    let peer = Peer {
+        user_agent: user_agent.unwrap_or_default(),
+        address,
+    };
     match decided {
-        Ok((admitted, user_agent)) => {
+        Ok(admitted) => {
             let Admitted {
                 reservation,
                 session,
@@ -237,14 +267,11 @@ pub(super) fn judge(
                 reservation: Some(reservation),
                 deadline,
                 accept,
-                peer: Peer {
-                    user_agent,
-                    address,
-                },
+                peer,
                 in_progress,
             })
         }
-        Err(refusal) => Err(refusal.counted(in_progress, address)),
+        Err(refusal) => Err(refusal.counted(in_progress, peer)),
     }
 }
 
@@ -289,8 +316,6 @@ impl Host {
     pub fn admit(&self, head: RequestHead) -> std::result::Result<Admission, Refusal> {
         let in_progress = HandshakeInProgress::begin(self.shared().clone());
         let deadline = Deadline::after(self.shared().context.settings.timeouts.handshake);
-        judge(in_progress, head, deadline).inspect_err(|refusal| {
-            log::info!("connection refused: {}", refusal.to_error());
-        })
+        judge(in_progress, head, deadline)
     }
 }

@@ -8,7 +8,20 @@
 //!
 //! Each handshake runs on a short thread of its own, under a deadline and a cap, so that slow or
 //! silent clients delay no others.
+//!
+//! # The access log
+//! Each attempt to connect is one line of the log, at level info with the target `plugin_runner::access`: the
+//! peer's address and user agent, the plugin that it names if that is loaded, the status of the answer, and the
+//! reason; never the token, nor anything else of the request. Requests for other paths than `/rpc`, and peers that
+//! leave before their request is whole, are lines at level debug. A host writes at most 50 lines a second, and then
+//! says how many it left out.
+//!
+//! ```text
+//! /rpc from 10.0.0.7:40122, user agent "Go-http-client/1.1", plugin hello (d5k1vvc5o2dtjn9ct4bg): 101
+//! /rpc from 10.0.0.7:40123, user agent "curl/8.5.0": 401 unauthenticated
+//! ```
 
+mod access;
 mod admission;
 mod decision;
 #[cfg(feature = "_fuzzing")]
@@ -16,11 +29,15 @@ pub(crate) mod fuzzing;
 mod head;
 mod refusal;
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+use access::{Attempt, address_for_line};
+use log::Level;
 
 use crate::counters::count_by;
 use crate::deadline::Deadline;
@@ -30,7 +47,7 @@ use crate::host::{HandshakeInProgress, Host, HostShared, ListenerStop};
 use crate::http::{
     self, HeadError, Interruption, RefusalAnswer, Slot, Slots, accept_until, read_head,
 };
-use crate::session::Session;
+use crate::session::{Peer, Session};
 use admission::judge;
 pub use admission::{Admission, RequestHead};
 use head::{HEAD_LIMIT, Head};
@@ -168,11 +185,7 @@ impl Host {
         already_read: Vec<u8>,
     ) -> Result<Session> {
         let socket = Arc::new(Socket::of(stream.into()));
-        let result = handshake(self.shared(), socket, already_read, None);
-        if let Err(error) = &result {
-            log::info!("connection refused: {error}");
-        }
-        result
+        handshake(self.shared(), socket, already_read, None)
     }
 }
 
@@ -204,9 +217,8 @@ impl Acceptor {
     fn accepted(&self, socket: Socket, address: SocketAddr) {
         let socket = Arc::new(socket);
         let Some(slot) = self.slots.take(&socket) else {
-            log::debug!("connection from {address} refused: too many handshakes in progress");
             let in_progress = HandshakeInProgress::begin(self.host.clone());
-            let refusal = Refusal::from(RefusalAnswer::BUSY).counted(in_progress, String::new());
+            let refusal = Refusal::from(RefusalAnswer::BUSY).counted(in_progress, peer(&socket));
             refuse(&socket, refusal, Deadline::after(Duration::ZERO));
             return;
         };
@@ -218,9 +230,8 @@ impl Acceptor {
                 .threads
                 .spawn("handshake", HANDSHAKE_STACK, move || {
                     let mut guard = Guard { stopped, slot };
-                    if let Err(error) = handshake(&host, socket, Vec::new(), Some(&mut guard)) {
-                        log::info!("connection from {address} refused: {error}");
-                    }
+                    // What became of it is in the access log.
+                    let _ = handshake(&host, socket, Vec::new(), Some(&mut guard));
                 });
         if let Err(error) = started {
             count_by(&self.host.handshakes.no_thread, 1);
@@ -248,7 +259,7 @@ fn handshake(
     let deadline = Deadline::after(limit);
     let gone = || Error::io("do the handshake", io::ErrorKind::ConnectionAborted);
     let refused = |in_progress, answer| {
-        let refusal = Refusal::from(answer).counted(in_progress, String::new());
+        let refusal = Refusal::from(answer).counted(in_progress, peer(&socket));
         refuse(&socket, refusal, deadline)
     };
     let interruption = guard.as_deref().map(|guard| Interruption {
@@ -264,11 +275,19 @@ fn handshake(
         Err(HeadError::SlotLost) => return Err(refused(in_progress, RefusalAnswer::BUSY)),
         Err(HeadError::Gone) => {
             count_by(&counts.hung_up, 1);
+            unanswered(
+                host,
+                &socket,
+                Level::Debug,
+                "the peer left, or the listener stopped",
+            );
             return Err(gone());
         }
         // Unanswered: a 4xx would make an SDK that was merely slow give up for good.
         Err(HeadError::Timeout) => {
             count_by(&counts.timed_out, 1);
+            let why = format_args!("the request was not whole after {limit:?}");
+            unanswered(host, &socket, Level::Info, why);
             return Err(Error::timeout(Phase::Handshake, limit));
         }
     };
@@ -286,6 +305,19 @@ fn handshake(
     // The handshake slots held the other handle, and have dropped it.
     let socket = Arc::into_inner(socket).ok_or_else(gone)?;
     admission.attach_socket(socket, rest)
+}
+
+/// Returns who is refused before its request is known.
+fn peer(socket: &Socket) -> Peer {
+    Peer {
+        address: address_for_line(socket),
+        ..Peer::default()
+    }
+}
+
+/// Writes the line of an attempt that got no answer.
+fn unanswered(host: &HostShared, socket: &Socket, level: Level, why: impl fmt::Display) {
+    Attempt::of(&peer(socket)).ended(host, level, format_args!("no answer, {why}"));
 }
 
 /// Sends a refusal, as far as the peer reads it, and returns it as an error.

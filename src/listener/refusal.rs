@@ -4,16 +4,19 @@
 
 use std::fmt;
 
+use log::Level;
+
 use super::HANDSHAKE_STACK;
+use super::access::Attempt;
 use crate::counters::count_by;
 use crate::error::Error;
 use crate::host::{HandshakeInProgress, HostShared};
 use crate::http::RefusalAnswer;
-use crate::session::{RefusalReason, Session};
+use crate::session::{Peer, RefusalReason, Session};
 
 /// The answer to a request that the host does not admit. The embedder sends it and drops it afterwards.
-/// Dropping it writes the refusal to the log of the plugin that the request named; that comes after the
-/// answer, so that its time does not tell a peer whether there is such a plugin.
+/// Dropping it writes the refusal to the access log, and to the log of the plugin that the request named; that
+/// comes after the answer, so that its time does not tell a peer whether there is such a plugin.
 ///
 /// A 4xx ends the plugin's SDK for good, a 5xx makes it try again
 /// ([Refused or disconnected](crate::protocol#refused-or-disconnected)): the status must not be changed.
@@ -21,8 +24,8 @@ pub struct Refusal {
     answer: &'static RefusalAnswer,
     /// The plugin that it names, if that is loaded, and the reason for the plugin's log.
     plugin: Option<(Session, RefusalReason)>,
-    /// The peer's address for the plugin's log; empty when unknown.
-    address: String,
+    /// Who asked, for the logs.
+    peer: Peer,
     /// The handshake counts as in progress until the answer is sent.
     in_progress: Option<HandshakeInProgress>,
 }
@@ -36,7 +39,7 @@ impl Refusal {
         Self {
             answer,
             plugin: Some((session, reason)),
-            address: String::new(),
+            peer: Peer::default(),
             in_progress: None,
         }
     }
@@ -63,10 +66,10 @@ impl Refusal {
     }
 
     /// Counts the refusal, before it is sent, and starts the check of the existing connection if that is
-    /// the reason. The address is the peer's, for the plugin's log.
-    pub(super) fn counted(mut self, in_progress: HandshakeInProgress, address: String) -> Self {
+    /// the reason. The peer is who asked, for the logs.
+    pub(super) fn counted(mut self, in_progress: HandshakeInProgress, peer: Peer) -> Self {
         let host = in_progress.host();
-        self.address = address;
+        self.peer = peer;
         if self.answer == RefusalAnswer::BUSY {
             count_by(&host.handshakes.over_limit, 1);
         } else {
@@ -82,6 +85,24 @@ impl Refusal {
         self
     }
 
+    /// Writes the line of the access log.
+    fn log(&self, host: &HostShared) {
+        let RefusalAnswer { status, text, .. } = self.answer;
+        // Whoever asks for something else here is no plugin: a browser, or a probe whether the port answers.
+        let level = match *status {
+            404 => Level::Debug,
+            _ => Level::Info,
+        };
+        let mut attempt = Attempt::of(&self.peer);
+        match &self.plugin {
+            Some((session, reason)) => {
+                attempt.plugin = Some(session);
+                attempt.ended(host, level, format_args!("{status} {reason}"));
+            }
+            None => attempt.ended(host, level, format_args!("{status} {text}")),
+        }
+    }
+
     pub(super) fn to_error(&self) -> Error {
         Error::Refused {
             status: self.answer.status,
@@ -95,7 +116,7 @@ impl From<&'static RefusalAnswer> for Refusal {
         Self {
             answer,
             plugin: None,
-            address: String::new(),
+            peer: Peer::default(),
             in_progress: None,
         }
     }
@@ -122,7 +143,10 @@ impl Drop for Refusal {
     fn drop(&mut self) {
         if let Some((session, reason)) = &self.plugin {
             let shared = session.shared();
-            shared.report_refusal(*reason, self.answer.status, &self.address);
+            shared.report_refusal(*reason, self.answer.status, &self.peer.address);
+        }
+        if let Some(in_progress) = &self.in_progress {
+            self.log(in_progress.host());
         }
     }
 }

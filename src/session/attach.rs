@@ -36,7 +36,7 @@ pub(crate) struct Peer {
     /// Its `User-Agent`; decides the shape of `access_get` and the size of what it is sent. Empty
     /// when unknown.
     pub(crate) user_agent: String,
-    /// Its address for log lines, if it is another than the connection's.
+    /// Its address for log lines. Empty when unknown.
     pub(crate) address: String,
 }
 
@@ -211,12 +211,6 @@ impl Reservation {
         settings.inbound_message = context.settings.limits.inbound_message;
         settings.outbound_bytes = context.settings.limits.outbound_bytes;
         settings.write_stall = context.settings.timeouts.write_stall;
-        // Now, because the end of a socket forgets it.
-        let address = if peer.address.is_empty() {
-            peer_address(&*duplex)
-        } else {
-            peer.address.clone()
-        };
         let halves = Halves::of(duplex, &settings)?;
         let kind = PeerKind::from_user_agent(&peer.user_agent);
         let message_limit = record
@@ -272,11 +266,6 @@ impl Reservation {
             return Err(error);
         }
         fault::point(fault::ATTACHED, shared.id);
-        log::info!(
-            "plugin {}: connected{}",
-            shared.name,
-            described(&address, &peer.user_agent)
-        );
         if first_ping {
             self.ping_first(&connection)
         } else {
@@ -426,7 +415,12 @@ impl Session {
             user_agent: user_agent.to_owned(),
             ..Peer::default()
         };
-        reservation.attach(Box::new(duplex), &peer, false)
+        // Now, because the end of a socket forgets it. Connections by other ways are in the access log, or are
+        // pipes.
+        let from = described(&peer_address(&duplex), user_agent);
+        reservation.attach(Box::new(duplex), &peer, false)?;
+        log::info!("plugin {}: connected{from}", shared.name);
+        Ok(())
     }
 }
 

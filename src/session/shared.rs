@@ -33,7 +33,7 @@ pub(crate) struct SharedSession {
     /// Its place with the reaper.
     pub(super) child: ChildId,
     /// The manifest's id, for log lines and state changes.
-    pub(super) name: Arc<str>,
+    pub(crate) name: Arc<str>,
     pub(super) context: Arc<HostContext>,
     pub(super) record: RwLock<Arc<Record>>,
     /// A record that counts instead of the stored one.

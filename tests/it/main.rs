@@ -84,6 +84,8 @@ mod example;
 mod json_store;
 // External plugins, and embedders that accept connections themselves.
 mod external;
+// The line of the log for each attempt to connect.
+mod access_log;
 // What is known of handshakes that were refused.
 mod refusals;
 // Messages up to the limits and over them.
