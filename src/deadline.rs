@@ -18,6 +18,11 @@ impl Deadline {
         Self(Instant::now() + timeout.min(FAR))
     }
 
+    /// Returns when [`after`](Self::after) was called with this timeout.
+    pub(crate) fn begun(self, timeout: Duration) -> Option<Instant> {
+        self.0.checked_sub(timeout.min(FAR))
+    }
+
     /// Returns the deadline at this instant.
     pub(crate) const fn at(instant: Instant) -> Self {
         Self(instant)
@@ -52,6 +57,15 @@ mod tests {
     #[test]
     fn a_huge_timeout_does_not_overflow() {
         assert!(Deadline::after(Duration::MAX).remaining() > Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn its_beginning_is_known_also_of_a_huge_timeout() {
+        for timeout in [Duration::ZERO, Duration::from_secs(1), Duration::MAX] {
+            let before = Instant::now();
+            let begun = Deadline::after(timeout).begun(timeout).unwrap();
+            assert!((before..=Instant::now()).contains(&begun), "{timeout:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Calls out: registered, encoded on the caller's thread, sent, and waited for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::Error as _;
@@ -148,6 +148,11 @@ impl AwaitedReply {
         &self.connection
     }
 
+    /// Returns when the call was started.
+    pub(crate) fn begun(&self) -> Option<Instant> {
+        self.deadline.begun(self.timeout)
+    }
+
     /// Waits for the answer, at most until the deadline that the call was started with.
     pub(crate) fn wait(&mut self) -> Result<Reply> {
         if let Some(result) = self.try_wait() {
@@ -239,8 +244,7 @@ impl AwaitedReply {
 
     /// Returns what came since the call was started and may have been meant as its answer.
     fn problem(&self) -> Option<Arc<str>> {
-        let begun = self.deadline.instant().checked_sub(self.timeout);
-        self.connection.oddity(begun)
+        self.connection.oddity(self.begun())
     }
 
     /// Stops waiting. Returns whether the peer sees nothing of the call.
@@ -256,6 +260,10 @@ impl AwaitedReply {
 
 impl Drop for AwaitedReply {
     fn drop(&mut self) {
+        // Without a ticket it was never sent, and has failed.
+        if self.registered && self.ticket.is_some() {
+            count_by(&self.connection.counters().abandoned, 1);
+        }
         self.give_up();
     }
 }

@@ -16,6 +16,7 @@ live_counters! {
     timeouts,
     disconnects,
     other_errors,
+    abandoned,
     stray_replies,
     inbound_calls,
     inbound_in_flight,

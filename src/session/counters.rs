@@ -49,6 +49,8 @@ counters! {
     disconnects,
     /// Calls that failed in any other way, such as an answer that cannot be read.
     other_errors,
+    /// Calls whose caller dropped them before it had the answer.
+    abandoned,
     /// Answers without a waiting call: their id is late, used up, unknown, or not of the host's form.
     stray_replies,
     /// Calls from the plugin.

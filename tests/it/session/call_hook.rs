@@ -127,6 +127,8 @@ fn each_call_to_a_plugin_is_received_once_with_its_end() {
     call.wait().unwrap_err();
     assert_matches!(error(next(&calls)), Error::Disconnected(_));
     assert!(calls.is_empty(), "{:?}", calls.recv());
+    // The one that was given up, and none of those that ended.
+    assert_eq!(session.counters().abandoned, 1);
 }
 
 #[test]
