@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::counters::count_by;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -136,6 +137,7 @@ impl Host {
         }
         let params = encode(name, payload)
             .map_err(|error| Error::encode("the payload of the event", error))?;
+        count_by(&shared.context.totals.events_published, 1);
         for session in shared.all_sessions() {
             if let Some(has_room) = session.shared().enqueue_event(name, &params, publisher) {
                 queued(session.id(), has_room);

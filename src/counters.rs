@@ -34,13 +34,18 @@ macro_rules! counters {
 
         impl $live {
             pub(crate) fn snapshot(&self) -> $name {
+                let mut counts = $name::default();
+                self.add_to(&mut counts);
+                counts
+            }
+
+            /// Adds each count to that of the same name.
+            pub(crate) fn add_to(&self, sum: &mut $name) {
                 use ::std::sync::atomic::Ordering;
                 // Destructured, so that none of the part's can be forgotten.
                 $(let $part_live { $($part_field,)+ } = &*self.$part;)?
-                $name {
-                    $($field: self.$field.load(Ordering::Relaxed),)+
-                    $($($part_field: $part_field.load(Ordering::Relaxed),)+)?
-                }
+                $(sum.$field += self.$field.load(Ordering::Relaxed);)+
+                $($(sum.$part_field += $part_field.load(Ordering::Relaxed);)+)?
             }
         }
     };

@@ -27,7 +27,7 @@
 //! | read what a plugin prints | [`Manager::follow_log`], [`Session::follow_log`], [`HostBuilder::on_output`] |
 //! | know why a plugin ended | [`Session::problem`], [`Session::restart_history`] |
 //! | set limits and timeouts | [`Limits`], [`Timeouts`], [`RestartPolicy`], [`Health`], [`ProcessLimits`] |
-//! | count and measure | [`Session::counters`], [`Host::handshake_counters`], [`HostBuilder::on_call`] |
+//! | count and measure | [`Manager::metrics`] for Prometheus; [`Session::counters`], [`Host::handshake_counters`], [`HostBuilder::on_call`] |
 //! | serve an HTTP API for administrators | [`admin::AdminServer`] |
 //! | end everything, and know that it has ended | [`Host::shutdown`] |
 //! | write a plugin in Rust, pack and test it | [`sdk`] |

@@ -19,6 +19,9 @@ macro_rules! names {
         }
 
         impl $name {
+            /// All of them, in the order of their numbers.
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)+];
+
             /// Returns the protocol's exact string.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }

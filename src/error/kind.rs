@@ -16,8 +16,7 @@ macro_rules! kinds {
 
         impl ErrorKind {
             /// Every kind, in the order of the table.
-            #[cfg(test)]
-            const ALL: &[Self] = &[$(Self::$name,)+];
+            pub(crate) const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// Returns the word, such as `not_installed`.
             pub const fn as_str(self) -> &'static str {

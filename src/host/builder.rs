@@ -448,6 +448,7 @@ impl HostBuilder {
         let context = HostContext {
             settings,
             services,
+            totals: Box::default(),
             drain: Drain::default(),
             shut_down: false.into(),
         };

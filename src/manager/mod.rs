@@ -17,6 +17,7 @@
 // | `overrides` | a plugin's own settings; the embedder's labels |
 // | `installation` | what is shown of a plugin, and how that is serialised |
 // | `lookup` | finding plugins and sessions |
+// | `metrics` | what a host and its plugins have done, as text for Prometheus |
 // | `intent` | the intent log: what is in progress on disk, for cleaning up after a crash |
 // | `operations`, `quota` | one at a time on each installation; limits on all, and unneeded archives |
 //
@@ -33,6 +34,7 @@ mod installation;
 mod intent;
 mod logs;
 mod lookup;
+mod metrics;
 mod operations;
 mod overrides;
 mod quota;

@@ -48,6 +48,8 @@ pub(crate) struct PluginLog {
     tap: Option<LogTap>,
     tap_panicked: AtomicBool,
     lost: AtomicU64,
+    /// The same for all logs of the host, since it was built.
+    lost_in_all: Arc<AtomicU64>,
     /// Where the host's notes go: the queue of the newest run.
     notes: Mutex<Weak<LogQueue>>,
 }
@@ -117,8 +119,15 @@ impl PluginLog {
             tap,
             tap_panicked: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            lost_in_all: Arc::default(),
             notes: Mutex::default(),
         })
+    }
+
+    /// Counts lost lines here too from now on, beside those of other logs.
+    pub(crate) fn counting_into(mut self, lost_in_all: Arc<AtomicU64>) -> Self {
+        self.lost_in_all = lost_in_all;
+        self
     }
 
     /// Logs lines, calls the tap with each, and empties the batch. Waits for the disk and for other threads
@@ -131,7 +140,7 @@ impl PluginLog {
         let mut files = None;
         if let Some(writer) = &mut writer {
             let lost = writer.write(batch.bytes());
-            self.lost.fetch_add(lost, Ordering::Relaxed);
+            self.count_lost(lost);
             files = writer.changed_files();
         }
         // Within the writer's lock, so that the tail has the order of the file.
@@ -208,9 +217,10 @@ impl PluginLog {
         self.lost.swap(0, Ordering::Relaxed)
     }
 
-    /// Counts lines that were dropped before they came here.
+    /// Counts lines that are not in the log, such as those that were dropped before they came here.
     pub(super) fn count_lost(&self, lines: u64) {
         self.lost.fetch_add(lines, Ordering::Relaxed);
+        self.lost_in_all.fetch_add(lines, Ordering::Relaxed);
     }
 
     /// Follows the log from the oldest line there is. With [`enabled`](LogSettings::enabled) off no line ever

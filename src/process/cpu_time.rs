@@ -1,5 +1,6 @@
 //! The processor time that a process has used, readable until it is reaped.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rustix::process::Pid;
@@ -14,9 +15,19 @@ pub(super) fn cpu_time(pid: Pid) -> Option<Duration> {
 }
 
 fn parse(line: &[u8], ticks_per_second: u64) -> Option<Duration> {
-    let fields = StatFields::of(line)?;
     // Fields 14 and 15 are the time in user mode and in the kernel.
-    let ticks = fields.number(14)?.checked_add(fields.number(15)?)?;
+    sum(&StatFields::of(line)?, 14..=15, ticks_per_second)
+}
+
+/// Returns the sum of the times in these fields.
+pub(super) fn sum(
+    fields: &StatFields<'_>,
+    which: RangeInclusive<usize>,
+    ticks_per_second: u64,
+) -> Option<Duration> {
+    let ticks = which
+        .map(|field| fields.number(field))
+        .sum::<Option<u64>>()?;
     let nanoseconds = ticks.checked_mul(1_000_000_000)?;
     Some(Duration::from_nanos(
         nanoseconds.checked_div(ticks_per_second)?,

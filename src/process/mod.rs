@@ -16,6 +16,7 @@ mod limits;
 pub(crate) mod orphans;
 mod out_of_memory;
 mod stat;
+pub(crate) mod usage;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,4 +1,20 @@
-//! `StatFields`: the fields of `/proc/<pid>/stat`.
+//! What `/proc` shows of processes: which there are, and the fields of `/proc/<pid>/stat`.
+
+use std::{fs, io};
+
+use rustix::process::Pid;
+
+/// Lists all processes but this one, the youngest first.
+pub(super) fn processes() -> io::Result<Vec<Pid>> {
+    let own = rustix::process::getpid();
+    let mut processes: Vec<Pid> = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(Pid::from_raw)
+        .filter(|pid| *pid != own)
+        .collect();
+    processes.reverse();
+    Ok(processes)
+}
 
 /// The fields of the line from the third on.
 pub(super) struct StatFields<'a>(Vec<&'a str>);

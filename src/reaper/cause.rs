@@ -16,73 +16,71 @@ use crate::protocol::environment::URL_VARIABLE;
 use crate::runtime::RunExit;
 use crate::text::Foreign;
 
-/// Why a run of a supervised plugin ended, or could not start. The first cause wins: if the host closed
-/// the connection, gave up or killed the process, that is the cause, whatever the exit status.
-///
-/// [`as_str`](Self::as_str) returns the word under `cause` in
-/// [`Session::error_details`](crate::Session::error_details). These words do not change from version to
-/// version; new ones may be added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum EndCause {
-    /// `could_not_unpack`: the archive is missing, broken or refused. No process was started.
-    CouldNotUnpack,
-    /// `could_not_spawn`: the system did not start the process; `spawn_error` in the details says why.
-    CouldNotSpawn,
-    /// `could_not_prepare`: anything else that kept a run from starting, such as a missing directory or thread, no
-    /// address to connect to, or an error of the place where plugins run.
-    CouldNotPrepare,
-    /// `could_not_limit`: one of its [`ProcessLimits`](crate::ProcessLimits) could not be set, and the
-    /// process was killed at once; `limit` in the details names it.
-    CouldNotLimit,
-    /// `exited`: the process exited by itself, or the system did not keep its status.
-    Exited,
-    /// `killed_by_signal`: a signal that the host did not send ended the process.
-    KilledBySignal,
-    /// `out_of_memory`: the process was killed, and the kernel counted a kill for lack of memory.
-    OutOfMemory,
-    /// `cpu_time`: the process had used up its limit of processor time.
-    CpuTime,
-    /// `never_connected`: within [`Timeouts::connect`](crate::Timeouts::connect) the process was not
-    /// connected, or over stdio had not answered the first ping, and was killed.
-    NeverConnected,
-    /// `connection_lost`: the connection ended, the process lived on for longer than
-    /// [`Timeouts::disconnect_grace`](crate::Timeouts::disconnect_grace), and was killed; or the host has lost
-    /// the connection to the place where it ran.
-    ConnectionLost,
-    /// `unresponsive`: it gave no sign of life, or read nothing, for too long.
-    Unresponsive,
-    /// `protocol_violation`: the host closed the connection because of what came over it.
-    ProtocolViolation,
-    /// `descendants_left`: it was not started, because processes of the previous run that had left its
-    /// process group could not be killed within 30 seconds. The host goes on trying.
-    DescendantsLeft,
-    /// `stopped`: a stop was requested. Not found in error details, because nothing is wrong.
-    Stopped,
-    /// `internal_error`: the supervision itself panicked, and ended the run.
-    InternalError,
+macro_rules! causes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+        }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Returns the word for details and logs, such as `never_connected`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
 }
 
-impl EndCause {
-    /// Returns the word for details and logs, such as `never_connected`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CouldNotUnpack => "could_not_unpack",
-            Self::CouldNotSpawn => "could_not_spawn",
-            Self::CouldNotPrepare => "could_not_prepare",
-            Self::CouldNotLimit => "could_not_limit",
-            Self::Exited => "exited",
-            Self::KilledBySignal => "killed_by_signal",
-            Self::OutOfMemory => "out_of_memory",
-            Self::CpuTime => "cpu_time",
-            Self::NeverConnected => "never_connected",
-            Self::ConnectionLost => "connection_lost",
-            Self::Unresponsive => "unresponsive",
-            Self::ProtocolViolation => "protocol_violation",
-            Self::DescendantsLeft => "descendants_left",
-            Self::Stopped => "stopped",
-            Self::InternalError => "internal_error",
-        }
+causes! {
+    /// Why a run of a supervised plugin ended, or could not start. The first cause wins: if the host closed
+    /// the connection, gave up or killed the process, that is the cause, whatever the exit status.
+    ///
+    /// [`as_str`](Self::as_str) returns the word under `cause` in
+    /// [`Session::error_details`](crate::Session::error_details). These words do not change from version to
+    /// version; new ones may be added.
+    EndCause {
+        /// `could_not_unpack`: the archive is missing, broken or refused. No process was started.
+        CouldNotUnpack = "could_not_unpack",
+        /// `could_not_spawn`: the system did not start the process; `spawn_error` in the details says why.
+        CouldNotSpawn = "could_not_spawn",
+        /// `could_not_prepare`: anything else that kept a run from starting, such as a missing directory or thread, no
+        /// address to connect to, or an error of the place where plugins run.
+        CouldNotPrepare = "could_not_prepare",
+        /// `could_not_limit`: one of its [`ProcessLimits`](crate::ProcessLimits) could not be set, and the
+        /// process was killed at once; `limit` in the details names it.
+        CouldNotLimit = "could_not_limit",
+        /// `exited`: the process exited by itself, or the system did not keep its status.
+        Exited = "exited",
+        /// `killed_by_signal`: a signal that the host did not send ended the process.
+        KilledBySignal = "killed_by_signal",
+        /// `out_of_memory`: the process was killed, and the kernel counted a kill for lack of memory.
+        OutOfMemory = "out_of_memory",
+        /// `cpu_time`: the process had used up its limit of processor time.
+        CpuTime = "cpu_time",
+        /// `never_connected`: within [`Timeouts::connect`](crate::Timeouts::connect) the process was not
+        /// connected, or over stdio had not answered the first ping, and was killed.
+        NeverConnected = "never_connected",
+        /// `connection_lost`: the connection ended, the process lived on for longer than
+        /// [`Timeouts::disconnect_grace`](crate::Timeouts::disconnect_grace), and was killed; or the host has lost
+        /// the connection to the place where it ran.
+        ConnectionLost = "connection_lost",
+        /// `unresponsive`: it gave no sign of life, or read nothing, for too long.
+        Unresponsive = "unresponsive",
+        /// `protocol_violation`: the host closed the connection because of what came over it.
+        ProtocolViolation = "protocol_violation",
+        /// `descendants_left`: it was not started, because processes of the previous run that had left its
+        /// process group could not be killed within 30 seconds. The host goes on trying.
+        DescendantsLeft = "descendants_left",
+        /// `stopped`: a stop was requested. Not found in error details, because nothing is wrong.
+        Stopped = "stopped",
+        /// `internal_error`: the supervision itself panicked, and ended the run.
+        InternalError = "internal_error",
     }
 }
 

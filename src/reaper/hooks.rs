@@ -84,6 +84,8 @@ pub(crate) enum Transition {
         run: RunId,
         /// What it is, for log lines.
         what: String,
+        /// Its process's id, if it is a process of this machine.
+        pid: Option<u32>,
     },
     Stopping,
     /// No process is running. With the run that was stopped, if there was one.

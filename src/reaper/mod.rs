@@ -163,6 +163,11 @@ impl Reaper {
         self.last_id.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Returns how many commands wait.
+    pub(crate) fn queue_length(&self) -> usize {
+        self.commands.len()
+    }
+
     /// Returns an id for a new session.
     pub(crate) fn new_child_id(&self) -> ChildId {
         ChildId(self.next_id())

@@ -101,6 +101,11 @@ impl Workers {
         Ok(())
     }
 
+    /// Returns how many jobs wait or run.
+    pub(crate) fn jobs(&self) -> usize {
+        self.pool.lock().jobs
+    }
+
     /// Drops the jobs that wait.
     pub(crate) fn clear(&self) {
         let waiting = self.pool.lock().take_waiting();

@@ -261,6 +261,7 @@ impl SharedSession {
             }),
             Err(error) => {
                 self.counters.rpc.count_failure(&error);
+                self.context.totals.call_not_sent(&error);
                 HookedCall::end::<()>(hooked, Err(&error));
                 Err(error)
             }
@@ -319,6 +320,8 @@ impl<T> PendingCall<T> {
             let counters = self.waiting.connection().counters();
             (self.read)(reply).inspect_err(|error| counters.count_failure(error))
         });
+        let totals = &self.in_flight.session().context.totals;
+        totals.call_ended(self.waiting.begun(), result.as_ref().err());
         HookedCall::end(self.hooked.take(), result.as_ref());
         result
     }

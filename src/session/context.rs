@@ -12,6 +12,7 @@ use super::call_hook::CallHook;
 use super::health::HealthMonitor;
 use super::services::{Methods, Services};
 use super::subscribers::Subscribers;
+use super::totals::Totals;
 use crate::config::{Limits, Timeouts};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -33,6 +34,8 @@ pub(crate) type OutputTap = Arc<dyn Fn(crate::InstallationId, &str, &LogLine<'_>
 pub(crate) struct HostContext {
     pub(crate) settings: HostSettings,
     pub(crate) services: HostServices,
+    /// Boxed, because every call writes to it, and every call reads what stands beside it.
+    pub(crate) totals: Box<Totals>,
     /// Refuses new calls from when a host is drained, or shuts down.
     pub(crate) drain: Drain,
     /// Set once, when shutdown begins.
@@ -117,7 +120,8 @@ impl HostContext {
                 });
                 tap
             });
-            PluginLog::open(dir, settings.log.clone(), tap)
+            let log = PluginLog::open(dir, settings.log.clone(), tap)?;
+            Ok(log.counting_into(self.totals.log_lines_lost.clone()))
         })
     }
 }

@@ -27,6 +27,10 @@ impl InFlight {
         };
         (!shared.context.drain.is_draining()).then_some(in_flight)
     }
+
+    pub(super) fn session(&self) -> &SharedSession {
+        &self.shared
+    }
 }
 
 impl Drop for InFlight {

@@ -53,6 +53,8 @@ pub(super) fn dispatch(
                 answer(&shared, &connection, &id, &method, &params)
             });
             let deadline = Deadline::after(shared.context.settings.timeouts.call);
+            // Before it is sent, so that the plugin cannot have it uncounted.
+            shared.context.totals.count_answer(answer.is_ok());
             connection.answer(&id, &method, answer.as_ref(), deadline);
             if hooked.is_some() {
                 let answer = answer.map_err(Error::from);

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::Session;
 use super::problem::Problem;
 use super::shared::SharedSession;
+use super::state::RunProcess;
 use super::supervision::SessionHooks;
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -61,6 +62,16 @@ impl Session {
             started_at: state.started_at,
             problem: state.problem.clone(),
         }
+    }
+
+    /// Returns the process of the plugin, if it has one on this machine.
+    pub(crate) fn process(&self) -> Option<RunProcess> {
+        self.shared().state.lock().process.clone()
+    }
+
+    /// Returns how many events wait for the plugin or are being delivered.
+    pub(crate) fn queued_events(&self) -> usize {
+        self.shared().deliveries.jobs()
     }
 
     /// Checks that the plugin can be called.

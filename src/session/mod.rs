@@ -28,6 +28,7 @@ mod shared;
 mod state;
 mod subscribers;
 mod supervision;
+mod totals;
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,8 +51,10 @@ pub use history::RunEnd;
 pub use problem::Problem;
 pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, Services};
+pub(crate) use state::RunProcess;
 pub use subscribers::StateChange;
 pub(crate) use subscribers::Subscribers;
+pub(crate) use totals::Distribution;
 
 use crate::deadline::Deadline;
 use crate::duplex::{by_host, close_code};
@@ -123,6 +126,8 @@ impl Session {
             refusals: Refusals::default(),
             context: context.clone(),
         });
+        let counters = shared.counters.clone();
+        context.totals.add_session(shared.child, counters);
         shared.learn_token_of(&shared.record());
         let body = shared.clone();
         let name = format!("sess-{}", shared.name);

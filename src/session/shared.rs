@@ -126,6 +126,12 @@ impl SharedSession {
     }
 }
 
+impl Drop for SharedSession {
+    fn drop(&mut self) {
+        self.context.totals.remove_session(self.child);
+    }
+}
+
 impl std::fmt::Debug for SharedSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")

@@ -2,6 +2,7 @@
 //! `supervision` and `attach` decide the transitions; this keeps them consistent and wakes waiters.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -39,6 +40,8 @@ pub(crate) struct SessionState {
     /// The secret with which the current run's token is sealed, until it is spent.
     pub(super) secret: Option<Secret>,
     pub(super) connection: Option<Arc<Connection>>,
+    /// The process of the current run, if it is one of this machine.
+    pub(super) process: Option<RunProcess>,
     /// The number of the reservation for a connection that is about to be attached, and when it stops
     /// keeping others out. Removed when what it was made for is over, which voids it.
     pub(super) reserved: Option<(u64, Deadline)>,
@@ -53,6 +56,31 @@ pub(crate) struct SessionState {
     /// that a waiter sees also a state that has passed already.
     transitions: u64,
     entered: [u64; 7],
+}
+
+/// The process of a run. Another may have its id by now.
+#[derive(Clone)]
+pub(crate) struct RunProcess {
+    pub(crate) pid: u32,
+    /// The highest processor time that was seen of it and its group, in nanoseconds. What a process of the group has
+    /// used is no longer seen once it has ended, if its parent had before.
+    cpu: Arc<AtomicU64>,
+}
+
+impl RunProcess {
+    pub(super) fn new(pid: u32) -> Self {
+        Self {
+            pid,
+            cpu: Arc::default(),
+        }
+    }
+
+    /// Returns the highest processor time that was seen, this one included.
+    pub(crate) fn highest(&self, cpu: Duration) -> Duration {
+        let now = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.cpu.fetch_max(now, Ordering::Relaxed);
+        Duration::from_nanos(before.max(now))
+    }
 }
 
 impl SessionState {
@@ -143,6 +171,7 @@ impl StateCell {
             run: 0,
             secret: None,
             connection: None,
+            process: None,
             reserved: None,
             reservations: 0,
             starts_pending: 0,

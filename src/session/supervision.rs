@@ -8,7 +8,7 @@ use super::attach::{Credential, Peer};
 use super::history::RunEnd;
 use super::problem::Problem;
 use super::shared::SharedSession;
-use super::state::SessionState;
+use super::state::{RunProcess, SessionState};
 use crate::auth::{SealedToken, Secret};
 use crate::deadline::Deadline;
 use crate::duplex::stdio::Stdio;
@@ -231,6 +231,7 @@ impl ChildHooks for SessionHooks {
             }
             state.secret = None;
             state.reserved = None;
+            state.process = None;
             // Removed here, so that the connection of the next run is not refused because of it.
             let connection = state.connection.take();
             if connection.is_some() {
@@ -251,8 +252,11 @@ impl ChildHooks for SessionHooks {
         }
         match transition {
             Transition::Starting(run) => self.starting(run),
-            Transition::Connecting { run, .. } => {
+            Transition::Connecting { run, pid, .. } => {
                 let mut state = shared.state.lock();
+                if state.run == run {
+                    state.process = pid.map(RunProcess::new);
+                }
                 // It may be connected already.
                 if state.run == run && state.reported == ReportedState::Starting {
                     shared.enter(&mut state, ReportedState::Connecting, None);
@@ -263,7 +267,7 @@ impl ChildHooks for SessionHooks {
                 let mut state = shared.state.lock();
                 state.secret = None;
                 if let Some(ended) = ended {
-                    Self::remember(&mut state, &ended, &self.stopped(&ended), false);
+                    self.remember(&mut state, &ended, &self.stopped(&ended), false);
                 }
                 if state.reported != ReportedState::Inactive {
                     shared.enter(&mut state, ReportedState::Inactive, None);
@@ -271,7 +275,7 @@ impl ChildHooks for SessionHooks {
             }
             Transition::Ended(ended) => {
                 let mut state = shared.state.lock();
-                Self::remember(&mut state, &ended, &self.stopped(&ended), false);
+                self.remember(&mut state, &ended, &self.stopped(&ended), false);
             }
             Transition::Restarting(failure, after) => self.failed(failure, Some(after)),
             Transition::Errored(failure) => self.failed(failure, None),
@@ -286,6 +290,7 @@ impl SessionHooks {
         state.run = run;
         state.secret = None;
         state.reserved = None;
+        state.process = None;
         // A connection from before this run cannot be to its process.
         let stale = state.connection.take();
         // A request to start may have set the state already.
@@ -334,7 +339,7 @@ impl SessionHooks {
             ReportedState::Errored
         };
         let mut state = shared.state.lock();
-        Self::remember(&mut state, &failure, &problem, restarting_after.is_none());
+        self.remember(&mut state, &failure, &problem, restarting_after.is_none());
         state.start_error = match failure.cause {
             Cause::Start(error) => Some(error.into()),
             _ => None,
@@ -382,7 +387,13 @@ impl SessionHooks {
     }
 
     /// Adds an ended run to the session's history.
-    fn remember(state: &mut SessionState, ended: &EndedRun, problem: &Problem, given_up: bool) {
+    fn remember(
+        &self,
+        state: &mut SessionState,
+        ended: &EndedRun,
+        problem: &Problem,
+        given_up: bool,
+    ) {
         let end = RunEnd {
             run: 0,
             started_at: ended.started_at,
@@ -390,6 +401,9 @@ impl SessionHooks {
             problem: problem.without_output(),
             given_up,
         };
+        let is_restarted = problem.restart_after().is_some();
+        let totals = &self.0.context.totals;
+        totals.run_ended(ended.end_cause(), is_restarted);
         state.history.push(end, KEPT_ENDS);
     }
 }

@@ -206,18 +206,6 @@ fn is_want(error: &io::Error) -> bool {
         .any(|errno| Some(errno.raw_os_error()) == number)
 }
 
-/// Lists all processes but this one, the youngest first.
-pub(super) fn processes() -> io::Result<Vec<Pid>> {
-    let own = rustix::process::getpid();
-    let mut processes: Vec<Pid> = fs::read_dir("/proc")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(Pid::from_raw)
-        .filter(|pid| *pid != own)
-        .collect();
-    processes.reverse();
-    Ok(processes)
-}
-
 /// Returns the id given to the newest process or thread, if the system says so.
 pub(super) fn last_number() -> Option<i32> {
     let mut text = [0; 128];
@@ -287,6 +275,7 @@ impl ProcessStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::stat::processes;
 
     #[test]
     fn why_a_process_shows_no_environment_is_told_apart() {

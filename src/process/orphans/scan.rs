@@ -15,11 +15,12 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::proc::{Inspection, ProcReader, last_number, processes};
+use super::proc::{Inspection, ProcReader, last_number};
 use super::{CookieMatch, ScanProgress, ScanResult};
 use crate::deadline::Deadline;
 use crate::error::Descendants;
 use crate::poll;
+use crate::process::stat::processes;
 
 /// Stopped processes are killed after this time even if new ones are still being found.
 const STOPPED_LIMIT: Duration = Duration::from_millis(100);

@@ -182,8 +182,9 @@ impl Child {
             running.deadline = Some((after(now, limit), never_connected));
             running.hint_at = Some(now + HINT_AFTER);
         }
-        let what = running.run.describe();
-        self.hooks.transition(Transition::Connecting { run, what });
+        let (what, pid) = (running.run.describe(), running.run.pid());
+        self.hooks
+            .transition(Transition::Connecting { run, what, pid });
         match self.hooks.spawned(run, pipes) {
             Ok(output) => {
                 running.output = Some(output);

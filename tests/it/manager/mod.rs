@@ -46,6 +46,8 @@ mod install_or_update;
 mod logs;
 // Finding plugins and their sessions.
 mod lookup;
+// What Prometheus is told.
+mod metrics;
 // Many operations at once.
 mod meetings;
 // What must not be removed, and what must not stay.

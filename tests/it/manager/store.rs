@@ -14,6 +14,7 @@ use plugin_runner::{Error, ErrorKind, InstallationId, Result};
 /// A step that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    List,
     Put,
     Delete,
     PutArchive,
@@ -162,6 +163,7 @@ impl Store for FailingStore {
     }
 
     fn list(&self) -> Result<Vec<Record>> {
+        self.pass(Step::List)?;
         let records = self.inner.list()?.into_iter();
         Ok(records.map(|record| self.shown(record)).collect())
     }
