@@ -10,6 +10,7 @@ mod memory;
 mod note;
 mod overrides;
 mod record;
+mod release;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
@@ -21,6 +22,8 @@ pub use memory::MemoryStore;
 pub use note::validate_note;
 pub use overrides::Overrides;
 pub use record::Record;
+pub(crate) use release::RELEASES;
+pub use release::Release;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 
@@ -37,8 +40,9 @@ use crate::package::{Archive, ArchiveContent};
 /// The feature `conformance` adds `store::conformance`, with which an implementation's tests check it. The
 /// example `tests/examples/json_store.rs` is a whole implementation in 250 lines.
 ///
-/// The manager stores an archive before the first record that names it, and removes it after the last
-/// one: a store need not count references.
+/// The manager stores an archive before the first record that names it, as the one that the plugin runs from or
+/// among its [`releases`](Record::releases), and removes it after the last one: a store need not count
+/// references.
 ///
 /// # Notes
 /// A store can also keep notes: short texts by key, for what the host itself has to remember, with the
@@ -155,8 +159,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// For the store's own I/O.
     ///
     /// # Errors
-    /// [`ErrorKind::ArchiveInUse`](crate::ErrorKind::ArchiveInUse): a record names the archive; and
-    /// [those of every method](Store#errors). Nothing has changed then.
+    /// [`ErrorKind::ArchiveInUse`](crate::ErrorKind::ArchiveInUse): a plugin [runs from
+    /// it](Record::stored_archive); and [those of every method](Store#errors). Nothing has changed then.
     fn delete_archive(&self, sha256: &str) -> Result<()>;
 
     /// Returns the sizes in bytes of all archives, by their SHA-256 in lower-case hexadecimal.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::{PluginKind, Source};
 use super::overrides::Overrides;
+use super::release::{RELEASES, Release, is_digest};
 use crate::auth::ExternalToken;
 use crate::error::{Result, StoreError};
 use crate::id::InstallationId;
@@ -23,8 +24,8 @@ use crate::text::Foreign;
 const LABELS: usize = 32;
 /// The most bytes of a label's key.
 const KEY_BYTES: usize = 63;
-/// The most bytes of a label's value, and of `added_by`.
-const TEXT_BYTES: usize = 256;
+/// The most bytes of a label's value, of `added_by` and of a release's version.
+pub(super) const TEXT_BYTES: usize = 256;
 
 /// One installed plugin.
 ///
@@ -68,6 +69,11 @@ pub struct Record {
     /// 63 bytes of `a-z`, `0-9`, `.`, `_`, `/` and `-`, a value at most 256 bytes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The releases of a plugin from the store that are kept: the one in use, and those that the plugin can go
+    /// back to, the one that was used last first. At most 16. The manager keeps this
+    /// list, and the archives that it names in the store. Empty in a record from before there were such lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<Release>,
     /// The parts of the record that the store could not read, and why. Their fields have stand-ins, and
     /// the plugin is not started. Never stored.
     #[serde(skip)]
@@ -78,7 +84,12 @@ impl Record {
     /// Makes the record of a newly installed supervised plugin: inactive, with a new id.
     pub fn supervised(manifest: Manifest, source: Source) -> Self {
         let id = InstallationId::generate();
-        Self::new(id, manifest, PluginKind::Supervised(source))
+        let mut record = Self::new(id, manifest, PluginKind::Supervised(source));
+        record.releases = record.kept_releases();
+        for release in &mut record.releases {
+            release.used_from = Some(record.added_at);
+        }
+        record
     }
 
     /// Makes the record of a newly installed external plugin: wanted active, with a new id and token. The
@@ -113,6 +124,7 @@ impl Record {
             overrides: Overrides::default(),
             added_by: None,
             labels: BTreeMap::new(),
+            releases: Vec::new(),
             damage: None,
         }
     }
@@ -133,7 +145,8 @@ impl Record {
     }
 
     /// Checks what every store refuses: a record with [`damage`](Self::damage), and
-    /// [`added_by`](Self::added_by) and [`labels`](Self::labels) that are longer or more than they may be.
+    /// [`added_by`](Self::added_by), [`labels`](Self::labels) and [`releases`](Self::releases) that are longer or
+    /// more than they may be.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput), which names what is wrong and its bound, or
@@ -152,7 +165,7 @@ impl Record {
         }
     }
 
-    /// Says which of the embedder's own fields is out of bounds.
+    /// Says which of the fields that have bounds is out of them.
     fn excess(&self) -> Option<String> {
         if let Some(added_by) = &self.added_by
             && added_by.len() > TEXT_BYTES
@@ -167,6 +180,26 @@ impl Record {
             return Some(format!(
                 "it has {count} labels; at most {LABELS} are allowed"
             ));
+        }
+        if self.releases.len() > RELEASES {
+            let count = self.releases.len();
+            return Some(format!(
+                "it names {count} releases; at most {RELEASES} are allowed"
+            ));
+        }
+        for release in &self.releases {
+            if !is_digest(&release.sha256) {
+                let shown = Foreign::new(&release.sha256).limited_to(64);
+                return Some(format!(
+                    "it names the release {shown:?}, which is not a SHA-256"
+                ));
+            }
+            if release.version.len() > TEXT_BYTES {
+                return Some(format!(
+                    "the version of a release has {} bytes; at most {TEXT_BYTES} are allowed",
+                    release.version.len()
+                ));
+            }
         }
         self.labels.iter().find_map(|(key, value)| {
             // A long key is cut off where it is shown.
@@ -217,6 +250,21 @@ impl Record {
         }
     }
 
+    /// Returns the [`releases`](Self::releases) with the one in use in front, also where the record does not list
+    /// it. Empty if the plugin does not run from an archive in the store.
+    pub(crate) fn kept_releases(&self) -> Vec<Release> {
+        let PluginKind::Supervised(Source::Stored { sha256, size }) = &self.kind else {
+            return Vec::new();
+        };
+        let (mut kept, others): (Vec<Release>, Vec<Release>) =
+            (self.releases.iter().cloned()).partition(|release| release.sha256 == *sha256);
+        if kept.is_empty() {
+            kept.push(Release::new(sha256, *size, &self.manifest.version));
+        }
+        kept.extend(others);
+        kept
+    }
+
     /// Whether the plugin is supervised or external.
     pub fn mode(&self) -> PluginMode {
         match self.kind {
@@ -241,6 +289,7 @@ impl fmt::Debug for Record {
             overrides,
             added_by,
             labels,
+            releases,
             damage,
         } = self;
         f.debug_struct("Record")
@@ -258,6 +307,7 @@ impl fmt::Debug for Record {
             .field("overrides", overrides)
             .field("added_by", added_by)
             .field("labels", labels)
+            .field("releases", releases)
             .field("damage", damage)
             .finish()
     }

@@ -138,6 +138,7 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
         overrides,
         added_by,
         labels,
+        releases,
         damage,
     } = found;
     // As text: zero and minus zero compare equal, but are not the same.
@@ -162,6 +163,7 @@ pub(super) fn same(asked: &str, expected: &Record, found: Option<&Record>) -> Ou
         ("overrides", text(&expected.overrides), text(overrides)),
         ("added_by", text(&expected.added_by), text(added_by)),
         ("labels", text(&expected.labels), text(labels)),
+        ("releases", text(&expected.releases), text(releases)),
     ] {
         if was != is {
             return wrong(field, was, is);

@@ -13,7 +13,7 @@ use crate::auth::ExternalToken;
 use crate::id::{InstallationId, Xid};
 use crate::protocol::configuration::Configuration;
 use crate::state::ActiveState;
-use crate::store::{PluginKind, Record, Source};
+use crate::store::{PluginKind, RELEASES, Record, Release, Source};
 
 pub(super) const CHECKS: &[Check] = &[
     ("an_empty_store_has_nothing", an_empty_store_has_nothing),
@@ -102,6 +102,17 @@ fn what_no_store_keeps_is_refused(store: StoreProbe<'_>) -> Outcome {
     let mut many = known.clone();
     let numbered = |number: u32| (number.to_string(), String::new());
     many.labels = (0..33).map(numbered).collect();
+    let release = |sha256: &str, version: &str| {
+        let mut release = Release::new(sha256, 1, "");
+        version.clone_into(&mut release.version);
+        release
+    };
+    let with = |releases: Vec<Release>| {
+        let mut record = known.clone();
+        record.releases = releases;
+        record
+    };
+    let digest = "ab".repeat(32);
     let mut damaged = known.clone();
     damaged.damage = Some("cannot be read".into());
     for (what, record) in [
@@ -123,6 +134,18 @@ fn what_no_store_keeps_is_refused(store: StoreProbe<'_>) -> Outcome {
         (
             "with a label whose value has 257 bytes",
             label("k", &"x".repeat(257)),
+        ),
+        (
+            "with 17 releases",
+            with(vec![release(&digest, "1"); RELEASES + 1]),
+        ),
+        (
+            "with a release whose SHA-256 is none",
+            with(vec![release("../x", "1")]),
+        ),
+        (
+            "with a release whose version has 257 bytes",
+            with(vec![release(&digest, &"x".repeat(257))]),
         ),
         ("that is damaged", damaged),
     ] {

@@ -17,7 +17,7 @@ use crate::protocol::access::AccessShape;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::manifest::Manifest;
 use crate::state::ActiveState;
-use crate::store::{Overrides, PluginKind, Record, Source};
+use crate::store::{Overrides, PluginKind, RELEASES, Record, Release, Source};
 
 /// A manifest with as few members as possible, and this name.
 pub(super) fn small_manifest(name: &str) -> Outcome<Manifest> {
@@ -77,6 +77,7 @@ pub(super) fn exotic(archive: &Archive) -> Outcome<Vec<Record>> {
         // An empty text is another thing than none.
         record.added_by = Some(["a\0ü'\"", "", &"x".repeat(256)][number as usize % 3].to_owned());
         record.labels = labels(number);
+        record.releases = releases(number);
         records.push(record);
     }
     Ok(records)
@@ -147,6 +148,18 @@ fn labels(number: u32) -> BTreeMap<String, String> {
         1 => BTreeMap::from([("a".to_owned(), "a\0'\"\\\n\u{10ffff}".to_owned())]),
         _ => BTreeMap::from([("acme.example/team".to_owned(), String::new())]),
     }
+}
+
+/// As many as there may be, with and without what is not known of each; or none.
+fn releases(number: u32) -> Vec<Release> {
+    let release = |place: usize| {
+        let mut release = Release::new(format!("{place:064x}"), u64::MAX, &"ü\0".repeat(85));
+        let time = SystemTime::UNIX_EPOCH + Duration::new(4_102_444_799, 999_999_999);
+        release.used_from = place.is_multiple_of(2).then_some(time);
+        release.used_until = place.is_multiple_of(3).then_some(time);
+        release
+    };
+    (0..RELEASES * (number as usize % 2)).map(release).collect()
 }
 
 fn full_manifest() -> Outcome<Manifest> {

@@ -26,6 +26,7 @@ enum Fault {
     LosesNanoseconds,
     LosesOddPaths,
     LosesLabels,
+    LosesReleases,
     LosesAddedBy,
     AcceptsAnyLabel,
     AcceptsDamage,
@@ -141,6 +142,7 @@ impl Broken {
                 }
             }
             Fault::LosesLabels => record.labels.clear(),
+            Fault::LosesReleases => record.releases.truncate(1),
             Fault::LosesAddedBy => record.added_by = None,
             Fault::AcceptsDamage => record.damage = None,
             _ => {}
@@ -366,6 +368,7 @@ fn each_broken_promise_is_caught_by_its_check() {
         (LosesMinusZero, "a_record_comes_back_whole"),
         (LosesNanoseconds, "a_record_comes_back_whole"),
         (LosesLabels, "a_record_comes_back_whole"),
+        (LosesReleases, "a_record_comes_back_whole"),
         (LosesAddedBy, "a_record_comes_back_whole"),
         (FindsDamage, "a_record_comes_back_whole"),
         (AcceptsAnyLabel, "what_no_store_keeps_is_refused"),

@@ -14,6 +14,7 @@ use super::failure::{reading, system};
 use crate::error::{Result, StoreError};
 use crate::id::Xid;
 use crate::package::{ArchiveContent, OpenDir};
+use crate::store::release::is_digest;
 
 /// How much of an archive is in memory at once, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -225,11 +226,6 @@ fn each(dir: &StoreDir, call: &mut dyn FnMut(&OpenDir, &str, Option<&str>)) -> s
         }
     }
     Ok(())
-}
-
-/// Whether the text is a SHA-256 in hexadecimal, and so can be a part of a path.
-pub(super) fn is_digest(text: &str) -> bool {
-    text.len() == 64 && HEXLOWER.decode(text.as_bytes()).is_ok()
 }
 
 fn remove_or_warn(archives: &OpenDir, name: &str) {

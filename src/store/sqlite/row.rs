@@ -20,7 +20,7 @@ use crate::state::{ActiveState, PluginMode};
 use crate::store::{PluginKind, Record, Source};
 use crate::text::PluginName;
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "id",
     "mode",
     "manifest",
@@ -38,6 +38,7 @@ const COLUMNS: [&str; 17] = [
     "unsettled_configuration",
     "added_by",
     "labels",
+    "releases",
 ];
 
 /// Returns the first schema that has this column.
@@ -45,6 +46,7 @@ fn since(column: &str) -> u32 {
     match column {
         "unsettled_configuration" => 2,
         "added_by" | "labels" => 3,
+        "releases" => 5,
         _ => 1,
     }
 }
@@ -116,6 +118,9 @@ pub(super) fn encode(record: &Record) -> Result<Values> {
     if !record.labels.is_empty() {
         encoder.json("labels", &record.labels)?;
     }
+    if !record.releases.is_empty() {
+        encoder.json("releases", &record.releases)?;
+    }
     match &record.kind {
         PluginKind::Supervised(Source::Archive(path)) => encoder.source(ARCHIVE, path),
         PluginKind::Supervised(Source::Directory(path)) => encoder.source(DIRECTORY, path),
@@ -160,6 +165,9 @@ pub(super) fn decode(values: &Values) -> Option<Record> {
     record.added_by = decoder.optional_text("added_by");
     if *decoder.value("labels") != Value::Null {
         record.labels = decoder.json("labels");
+    }
+    if *decoder.value("releases") != Value::Null {
+        record.releases = decoder.json("releases");
     }
     if !decoder.problems.is_empty() {
         record.damage = Some(decoder.problems.join("; ").into());

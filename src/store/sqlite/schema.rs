@@ -8,7 +8,7 @@ pub(super) const APPLICATION: u32 = 0x7052_756e;
 /// Each step makes the schema of its position, counted from one, out of the one before. A released step
 /// is never changed; new ones are added. What a new column needs besides is in `row`: `COLUMNS`, `since`,
 /// `encode` and `decode`.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // Times are nanoseconds since 1970, which `datetime(added_at / 1000000000, 'unixepoch')` shows. Paths
     // need not be UTF-8. A record that names an archive has the archive's size as well.
     "CREATE TABLE archive (
@@ -42,6 +42,8 @@ const MIGRATIONS: [&str; 4] = [
         key TEXT NOT NULL PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT;",
+    // A list of JSON objects. In the record's row, since which releases are kept changes with the one in use.
+    "ALTER TABLE installation ADD COLUMN releases TEXT;",
 ];
 
 /// The first schema that has notes.

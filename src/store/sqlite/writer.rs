@@ -20,6 +20,7 @@ use crate::id::InstallationId;
 use crate::owner_lock::OwnerLock;
 use crate::package::{Archive, ArchiveContent};
 use crate::store::index::RecordIndex;
+use crate::store::release::is_digest;
 use crate::store::{Record, Store, note, validate_note};
 
 #[derive(Debug)]
@@ -203,7 +204,7 @@ impl Store for StoreWriter {
 
     fn delete_archive(&self, sha256: &str) -> Result<()> {
         // A row that another program has put there could lead to any path.
-        if !archive_files::is_digest(sha256) {
+        if !is_digest(sha256) {
             return Ok(());
         }
         let connection = self.to_write()?;
@@ -297,7 +298,7 @@ pub(super) fn archives(connection: &Connection) -> rusqlite::Result<BTreeMap<Str
             .get::<_, i64>(1)
             .map_or(None, |size| u64::try_from(size).ok());
         match size {
-            Some(size) if archive_files::is_digest(&sha256) => {
+            Some(size) if is_digest(&sha256) => {
                 archives.insert(sha256, size);
             }
             _ => log::warn!(

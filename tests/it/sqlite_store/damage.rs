@@ -228,6 +228,7 @@ supervised | unsettled_configuration = 'secret' | unsettled_configuration is not
 supervised | overrides = '{"environment":1}' | overrides is not what it should be at line 1
 supervised | labels = '{"team":1}' | labels is not what it should be at line 1, column 9
 supervised | labels = '["secret"]' | labels is not what it should be at line 1
+supervised | releases = '{"secret":1}' | releases is not what it should be at line 1
 supervised | added_by = CAST(X'FF' AS TEXT) | added_by is not text
 supervised | active_state = 'perhaps' | active_state is not a state
 supervised | source_kind = 'elsewhere' | source_kind does not fit
@@ -249,6 +250,7 @@ fn stand_in(record: &mut Record, column: &str) {
         "overrides" => record.overrides = Overrides::default(),
         "added_by" => record.added_by = None,
         "labels" => record.labels.clear(),
+        "releases" => record.releases.clear(),
         "active_state" => record.active_state = ActiveState::Inactive,
         "token_digest" => {
             record.kind = PluginKind::external_by_digest(&"0".repeat(64)).unwrap();

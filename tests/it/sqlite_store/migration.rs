@@ -80,7 +80,7 @@ fn what_earlier_versions_made_is_kept_whole_and_takes_labels_and_notes() {
             store.put(record.clone()).unwrap();
         }
         drop(store);
-        assert_eq!(dir.schema(), 4, "{commit}");
+        assert_eq!(dir.schema(), 5, "{commit}");
         let store = dir.open();
         assert_all_is_there(&store, &known);
         for store in [&store, &dir.reader()] {
@@ -98,11 +98,11 @@ fn what_a_newer_version_made_is_refused_by_name_and_left_alone() {
     for (commit, _) in MADE_BY {
         let (dir, _) = made_by(commit);
         drop(dir.open());
-        dir.execute("PRAGMA user_version = 5");
+        dir.execute("PRAGMA user_version = 6");
         let before = fs::read(dir.database()).unwrap();
         let name = dir.database();
         let expected = format!(
-            "{} was written by a newer version (schema 5, this version knows up to 4); update this \
+            "{} was written by a newer version (schema 6, this version knows up to 5); update this \
              program",
             name.display()
         );

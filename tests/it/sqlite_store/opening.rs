@@ -95,6 +95,7 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     // As the first version made it.
     dir.execute(
         "DROP TABLE note;
+        ALTER TABLE installation DROP COLUMN releases;
         ALTER TABLE installation DROP COLUMN labels;
         ALTER TABLE installation DROP COLUMN added_by;
         ALTER TABLE installation DROP COLUMN unsettled_configuration;
@@ -111,7 +112,7 @@ fn an_older_schema_is_brought_up_to_date_with_all_that_is_in_it() {
     changed.labels.insert("team".to_owned(), "ops".to_owned());
     store.put(changed.clone()).unwrap();
     drop(store);
-    assert_eq!(dir.schema(), 4);
+    assert_eq!(dir.schema(), 5);
     assert_eq!(dir.open().list().unwrap(), [changed]);
 }
 
@@ -136,7 +137,7 @@ fn a_newer_schema_and_another_programs_database_are_refused_untouched() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{} was written by a newer version (schema 4711, this version knows up to 4); update \
+            "{} was written by a newer version (schema 4711, this version knows up to 5); update \
              this program",
             dir.database().display()
         )
