@@ -46,6 +46,14 @@ pub(crate) fn time<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::
     to.serialize_f64(unix_seconds(*time))
 }
 
+/// Seconds since 1970.
+pub(crate) fn optional_time<S: Serializer>(
+    time: &Option<SystemTime>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    time.map(unix_seconds).serialize(to)
+}
+
 /// Files that were left behind, and why.
 pub(crate) fn left<S: Serializer>(left: &[(PathBuf, String)], to: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]

@@ -97,6 +97,8 @@ kinds! {
     DigestMismatch = "digest_mismatch", 422;
     /// The package or manifest is another plugin's.
     OtherPlugin = "other_plugin", 409;
+    /// The version to go back to is not kept, or there is none.
+    UnknownVersion = "unknown_version", 404;
     /// More than one installed plugin could be meant.
     Ambiguous = "ambiguous", 409;
     /// The limit on installations, or on the bytes of their archives, is reached.

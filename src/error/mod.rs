@@ -55,6 +55,7 @@
 //! | [`ErrorKind::InvalidManifest`] | `invalid_manifest` | 422 | no | The manifest cannot be used |
 //! | [`ErrorKind::DigestMismatch`] | `digest_mismatch` | 422 | no | The SHA-256 is not the expected one |
 //! | [`ErrorKind::OtherPlugin`] | `other_plugin` | 409 | no | The package or manifest is another plugin's |
+//! | [`ErrorKind::UnknownVersion`] | `unknown_version` | 404 | no | The version to go back to is not kept, or there is none |
 //! | [`ErrorKind::Ambiguous`] | `ambiguous` | 409 | no | More than one installed plugin could be meant |
 //! | [`ErrorKind::InstallationLimit`] | `installation_limit` | 409 | no | The limit on installations, or on the bytes of their archives, is reached |
 //! | [`ErrorKind::MigrationTooLarge`] | `migration_too_large` | 409 | no | The plugin's own files are more than an update copies |
@@ -561,7 +562,7 @@ mod tests {
         assert_eq!(cause.kind(), ErrorKind::Timeout);
         assert_eq!(
             error.to_string(),
-            "the new version did not come up: waiting for the plugin to connect timed out after 30s; \
+            "the version put in place did not come up: waiting for the plugin to connect timed out after 30s; \
              the one before was put back within 31s"
         );
         let error = rolled_back(Some(Error::ShutDown));

@@ -30,7 +30,7 @@ pub(crate) enum OperationError {
     },
     /// All archives together would take more bytes than the limit.
     #[error(
-        "archives would take {needed} bytes in all, over the limit of {limit}; remove plugins, or raise `archive_bytes`"
+        "archives would take {needed} bytes in all, over the limit of {limit}; remove plugins, keep fewer `releases`, or raise `archive_bytes`"
     )]
     ArchivesTooLarge {
         /// Bytes of all archives, with the new one.
@@ -57,6 +57,21 @@ pub(crate) enum OperationError {
         /// The manifest id of the new one.
         found: Arc<str>,
     },
+    /// No release with this SHA-256 is kept.
+    #[error(
+        "no version with the SHA-256 {wanted} is kept; kept are {}", versions(.kept)
+    )]
+    UnknownVersion {
+        /// The SHA-256, in lower-case hexadecimal.
+        wanted: Arc<str>,
+        /// The SHA-256 and the version of each that is kept.
+        kept: Vec<(String, String)>,
+    },
+    /// The plugin has no other release.
+    #[error(
+        "there is no version to go back to; `releases` sets how many are kept from the next update on"
+    )]
+    NoOtherVersion,
     /// More than one plugin with the package's manifest id is installed.
     #[error(
         "{count} plugins with the id {:?} are installed; update one of them by its installation id",
@@ -68,14 +83,14 @@ pub(crate) enum OperationError {
         /// How many are installed.
         count: usize,
     },
-    /// The new version did not become active, and the previous one was put back.
+    /// The version that was put in place did not become active, and the previous one was put back.
     #[error(
-        "the new version did not come up: {cause}{}; the one before was put back within {gap:?}{}",
+        "the version put in place did not come up: {cause}{}; the one before was put back within {gap:?}{}",
         .problem.as_deref().map(|problem| format!(" ({problem})")).unwrap_or_default(),
         .restored.as_ref().map(|error| format!(", but did not come up either: {error}")).unwrap_or_default()
     )]
     RolledBack {
-        /// Why the new version did not become active.
+        /// Why that version did not become active.
         #[source]
         cause: Error,
         /// What last went wrong with it, if known, and the last line that it printed.
@@ -125,6 +140,7 @@ impl OperationError {
             }
             Self::OtherArchive { .. } => ErrorKind::DigestMismatch,
             Self::OtherPlugin { .. } => ErrorKind::OtherPlugin,
+            Self::UnknownVersion { .. } | Self::NoOtherVersion => ErrorKind::UnknownVersion,
             Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::RolledBack { restored: None, .. } => ErrorKind::RolledBack,
             Self::RolledBack { .. } => ErrorKind::RollbackFailed,
@@ -134,4 +150,13 @@ impl OperationError {
             Self::ConfigurationNotStored { .. } => ErrorKind::ConfigurationNotStored,
         }
     }
+}
+
+/// Lists versions with their SHA-256. Those are whole, so that one can be given to the next attempt.
+fn versions(kept: &[(String, String)]) -> String {
+    let shown = kept.iter().map(|(sha256, version)| {
+        let version = Foreign::new(version).limited_to(100);
+        format!("{sha256} (version {version:?})")
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }

@@ -6,7 +6,7 @@ use super::source::PackageSource;
 use super::update::UpdateReport;
 use super::{Installation, Manager, ManagerInner};
 use crate::deadline::Deadline;
-use crate::error::{Error, OperationError, Result, StoreError};
+use crate::error::{Error, OperationError, Result};
 use crate::fault;
 use crate::package::{self, Archive, ArchiveContent};
 use crate::store::Record;
@@ -107,10 +107,7 @@ impl Manager {
         let sha256 = record.stored_archive().ok_or(Error::Unsupported(
             "the plugin was not installed from a package",
         ))?;
-        inner.store().get_archive(sha256)?.ok_or_else(|| {
-            let (sha256, problem) = (sha256.into(), "missing");
-            StoreError::Archive { sha256, problem }.into()
-        })
+        inner.stored_content(sha256)
     }
 }
 

@@ -25,17 +25,14 @@ const DIR: &str = "operations";
 const FILE_MODE: u32 = 0o644;
 /// Time limit for one clean-up: another process may be adding files meanwhile.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Stands for the old archive if there was none.
-const NONE: &str = "none";
 
 /// What an operation does to the files of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Intent {
     Install,
-    /// Replaces the release of one archive by that of another.
+    /// Replaces the release that the plugin runs from by that of another archive.
     Update {
         new: String,
-        old: Option<String>,
     },
     Remove {
         keep_data: bool,
@@ -71,9 +68,7 @@ impl Intent {
     fn name(&self) -> String {
         match self {
             Self::Install => "install".to_owned(),
-            Self::Update { new, old } => {
-                format!("update.{new}.{}", old.as_deref().unwrap_or(NONE))
-            }
+            Self::Update { new } => format!("update.{new}"),
             Self::Remove { keep_data: true } => "remove.keep-data".to_owned(),
             Self::Remove { keep_data: false } => "remove.all".to_owned(),
         }
@@ -83,15 +78,11 @@ impl Intent {
         let words: Vec<&str> = name.split('.').collect();
         match words.as_slice() {
             ["install"] => Some(Self::Install),
-            ["update", new, old] => {
-                let old = (*old != NONE).then_some(*old);
-                for sha256 in [*new].into_iter().chain(old) {
-                    received::digest(sha256).ok()?;
-                }
-                Some(Self::Update {
-                    new: (*new).to_owned(),
-                    old: old.map(str::to_owned),
-                })
+            // Earlier versions of this crate named the archive that was replaced as well.
+            ["update", new] | ["update", new, _] => {
+                received::digest(new).ok()?;
+                let new = (*new).to_owned();
+                Some(Self::Update { new })
             }
             ["remove", "keep-data"] => Some(Self::Remove { keep_data: true }),
             ["remove", "all"] => Some(Self::Remove { keep_data: false }),
@@ -105,8 +96,13 @@ impl Intent {
         match (self, record) {
             (Self::Install, None) => package::remove_installation(root, false),
             (Self::Remove { keep_data }, None) => package::remove_installation(root, *keep_data),
-            (Self::Update { new, old }, Some(record)) => match record.stored_archive() {
-                Some(runs) if runs == new => keep_two_releases(root, new, old.as_deref()),
+            (Self::Update { new }, Some(record)) => match record.stored_archive() {
+                // It took place, or nothing of the release has been changed yet.
+                Some(runs) if runs == new || record.has_release(new) => {
+                    let kept = record.kept_releases();
+                    let kept: Vec<&str> = kept.iter().map(|release| &*release.sha256).collect();
+                    package::keep_releases(root, &kept)
+                }
                 Some(_) => package::remove_release(root, new),
                 // The plugin may be running in this release. If not, the next update removes it.
                 None => Ok(()),
@@ -115,16 +111,6 @@ impl Intent {
             (Self::Install | Self::Remove { .. }, Some(_)) | (Self::Update { .. }, None) => Ok(()),
         }
     }
-}
-
-/// Removes all releases except those of a new version and of the previous one.
-pub(super) fn keep_two_releases(
-    root: &Path,
-    new: &str,
-    old: Option<&str>,
-) -> Result<(), PackageError> {
-    let kept: Vec<&str> = std::iter::once(new).chain(old).collect();
-    package::keep_releases(root, &kept)
 }
 
 impl ManagerInner {
@@ -255,11 +241,6 @@ mod tests {
             Intent::Install,
             Intent::Update {
                 new: "ab".repeat(32),
-                old: None,
-            },
-            Intent::Update {
-                new: "ab".repeat(32),
-                old: Some("cd".repeat(32)),
             },
             Intent::Remove { keep_data: true },
             Intent::Remove { keep_data: false },
@@ -269,6 +250,9 @@ mod tests {
             assert!(format!("{id}.{name}").len() < 255, "no name for a file");
             assert_eq!(Intent::parse(&name), Some(intent));
         }
+        let earlier = format!("update.{}.none", "ab".repeat(32));
+        let new = "ab".repeat(32);
+        assert_eq!(Intent::parse(&earlier), Some(Intent::Update { new }));
         for name in [
             "",
             "install.now",
@@ -277,7 +261,8 @@ mod tests {
             "update.a",
             "part",
             "update.a.none",
-            &format!("update.{}.b", "ab".repeat(32)),
+            &format!("update.{}.none.none", "ab".repeat(32)),
+            &format!("update.{}", "ab".repeat(33)),
             &format!("update.{}.none", "AB".repeat(32)),
             &format!("update.{}.none", "ab".repeat(33)),
             &format!("update.{}.none", "/a".repeat(32)),

@@ -8,7 +8,7 @@
 // | file | operations |
 // | `source`, `received` | where a package comes from, and receiving it |
 // | `install`, `removal` | installing and removing a plugin |
-// | `update` | replacing one version by another |
+// | `update`, `versions` | replacing one version by another; which are kept, and going back to one |
 // | `external` | manifest and token of an external plugin |
 // | `activation`, `boot` | starting and stopping |
 // | `logs` | following what a plugin prints |
@@ -43,6 +43,7 @@ mod removal;
 mod settings;
 mod source;
 mod update;
+mod versions;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -60,6 +61,7 @@ pub use removal::RemoveReport;
 pub use settings::ManagerSettings;
 pub use source::PackageSource;
 pub use update::UpdateReport;
+pub use versions::Version;
 
 use crate::error::{Error, Result, StoreError};
 #[cfg(feature = "fetch")]

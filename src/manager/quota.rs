@@ -110,13 +110,16 @@ impl ManagerInner {
         let is_unclear = |record: &Record| {
             record.damage.is_some()
                 && record.mode() == PluginMode::Supervised
-                && record.stored_archive().is_none()
+                && (record.stored_archive().is_none() || record.releases.is_empty())
         };
         if let Some(record) = records.iter().find(|record| is_unclear(record)) {
             log::debug!("archives stay, as plugin {} may need any", record.id);
             return Ok(());
         }
-        let named: HashSet<&str> = records.iter().filter_map(Record::stored_archive).collect();
+        let kept = records.iter().flat_map(|record| &record.releases);
+        let named: HashSet<&str> = (records.iter().filter_map(Record::stored_archive))
+            .chain(kept.map(|release| &*release.sha256))
+            .collect();
         let mut result = Ok(());
         for archive in store.list_archives()?.into_keys() {
             let mut in_use = reserved.archives.values().flatten();

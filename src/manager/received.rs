@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use super::ManagerInner;
 use super::source::{Origin, PackageSource};
 use crate::deadline::Deadline;
-use crate::error::{Error, ErrorKind, OperationError, PackageError, Phase, Result};
+use crate::error::{Error, ErrorKind, OperationError, PackageError, Phase, Result, StoreError};
 #[cfg(feature = "fetch")]
 use crate::fetch::FetchRequest;
 use crate::package::{self, Archive, ArchiveContent, PackageLimits, Review, Spool};
@@ -121,6 +121,36 @@ impl ManagerInner {
             manifest,
             added_by: source.added_by,
             labels: source.labels,
+        })
+    }
+
+    /// Returns an archive of the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::RecordDamaged`]: it is missing or damaged; and the store's.
+    pub(super) fn stored_content(&self, sha256: &str) -> Result<ArchiveContent> {
+        self.store().get_archive(sha256)?.ok_or_else(|| {
+            let (sha256, problem) = (sha256.into(), "missing");
+            StoreError::Archive { sha256, problem }.into()
+        })
+    }
+
+    /// Reads a package that is kept in the store.
+    pub(super) fn kept_package(&self, sha256: &str, deadline: Deadline) -> Result<ReceivedPackage> {
+        let limits = &self.context().settings.package_limits;
+        let cancel = || deadline.has_passed() || self.context().is_shut_down();
+        let archive = Archive::from_content(self.stored_content(sha256)?, limits, &cancel)
+            .map_err(|error| self.cancelled(error))?;
+        if archive.sha256() != sha256 {
+            let (sha256, problem) = (sha256.into(), "damaged");
+            return Err(StoreError::Archive { sha256, problem }.into());
+        }
+        let manifest = Manifest::parse(archive.manifest_bytes())?;
+        Ok(ReceivedPackage {
+            archive,
+            manifest,
+            added_by: None,
+            labels: BTreeMap::new(),
         })
     }
 

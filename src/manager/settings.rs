@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::fetch::FetchSettings;
 use crate::package::MigrationLimits;
 use crate::settings::{require, settings};
+use crate::store::RELEASES;
 
 const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
@@ -32,6 +33,13 @@ settings! {
         installations: usize = 10_000;
         /// Bytes of all archives in the store together. Default 20 GiB.
         archive_bytes: u64 = 20 * GIB;
+        /// How many releases of a plugin are kept, 1 to 16: the one in use, and those that were used before it and
+        /// that the plugin can go [back](crate::Manager::rollback) to. Each takes the room of its directory and
+        /// of its archive, which counts against [`archive_bytes`](Self::archive_bytes). An update removes what is
+        /// over this number once it has succeeded, beginning with the one that was used longest ago. While an
+        /// update is in progress, and after one that failed, there is one directory more; on a sprite there may be
+        /// one more until the next update. Default 2.
+        releases: usize = 2;
         /// Timeout for receiving, checking and unpacking a package. Default 5 min.
         install_timeout: Duration = Duration::from_secs(300);
         /// How long an operation waits for another one on the same installation. Default 30 s.
@@ -97,6 +105,11 @@ impl ManagerSettings {
             self.boot_parallel > 0,
             "boot_parallel",
             "must be at least 1",
+        )?;
+        require(
+            (1..=RELEASES).contains(&self.releases),
+            "releases",
+            format!("must be 1 to {RELEASES}"),
         )?;
         let positive = [
             ("install_timeout", self.install_timeout),

@@ -1,9 +1,11 @@
-//! Updating: replacing the installed version of a plugin's package by another one.
+//! Replacing the installed version of a plugin's package by another one: by a new one at an update, or, at a
+//! rollback by hand, by one that is kept (`versions`).
 //!
-//! The new version is unpacked completely while the old one runs. If the plugin is running, the new version is
-//! then started, and the record names it only once it is active. So any failure before that, and a crash too,
-//! leaves the old version installed, with its files as it left them: those that it wrote beside its program
-//! are copied to the new version, not moved.
+//! At an update the new version is unpacked completely while the old one runs. If the plugin is running, the
+//! new version is then started, and the record names it only once it is active. So any failure before that, and
+//! a crash too, leaves the old version installed, with its files as it left them: those that it wrote beside its
+//! program are copied to the new version, not moved. A rollback goes the same way, but uses the release that is
+//! there, with the files that are in it.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::intent::{Intent, keep_two_releases};
+use super::intent::Intent;
 use super::operations::Operation;
 use super::received::ReceivedPackage;
 use super::source::PackageSource;
@@ -26,12 +28,19 @@ use crate::package::{self, MigratedFiles, MigrationLimits};
 use crate::session::Session;
 use crate::shown;
 use crate::state::{ActiveState, ReportedState};
-use crate::store::{PluginKind, Record};
+use crate::store::{Record, Release};
 use crate::text::Foreign;
 
-const REASON: &str = "package updated";
+/// To which version another one gives way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// To a package that was received: its release is unpacked afresh, and the plugin's files are migrated.
+    Forward,
+    /// To a release that is kept, as it was left.
+    Back,
+}
 
-/// The outcome of an update.
+/// The outcome of an update, or of a [rollback](Manager::rollback) by hand.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct UpdateReport {
@@ -57,8 +66,8 @@ pub struct UpdateReport {
     pub left: Vec<(PathBuf, String)>,
     /// How many were not migrated in all.
     pub left_count: usize,
-    /// The directory that the previous version ran in, if it still exists and is another one: for files that
-    /// could not be migrated. The next update removes it.
+    /// The directory that the previous version ran in, if it is kept and is another one: for files that
+    /// could not be migrated.
     #[serde(serialize_with = "shown::optional_path")]
     pub previous: Option<PathBuf>,
 }
@@ -88,9 +97,13 @@ impl Manager {
     /// [`Disconnect::ByHost`](crate::error::Disconnect::ByHost), code 1012, `package updated`.
     ///
     /// Files that the plugin wrote beside its program, and that the new package does not bring itself,
-    /// are copied to the new version; `PLUGIN_DATA_DIR` is not touched. After a rollback the previous version
+    /// are copied to the new version; `PLUGIN_DATA_DIR` is not touched. If the previous version is restored, it
     /// has its files as it left them; what the new one wrote meanwhile stays in its directory until the next
     /// update.
+    ///
+    /// The previous version is kept, and can be gone [back](Self::rollback) to; so are those before it, up to
+    /// [`ManagerSettings::releases`](super::ManagerSettings::releases) in all. A package whose release is kept is
+    /// installed as any other: the files of that release are replaced.
     ///
     /// [`Installation::warnings`] lists what the author may not have meant. A package that is installed already
     /// is not reviewed again.
@@ -150,14 +163,34 @@ impl ManagerInner {
             }
             .into());
         }
+        self.exchange(&operation, record, received, Direction::Forward, deadline)
+    }
+
+    /// Replaces the package that a plugin runs from, within an operation on it.
+    pub(super) fn exchange(
+        &self,
+        operation: &Operation<'_>,
+        record: Record,
+        received: &ReceivedPackage,
+        direction: Direction,
+        deadline: Deadline,
+    ) -> Result<UpdateReport> {
+        let id = record.id;
         let _room = self.reserve(id, Some(&received.archive))?;
         let new = received.archive.sha256().to_owned();
         let old = record.stored_archive().map(str::to_owned);
         let root = self.installation_dir(id);
+        let mut candidate = candidate(&record, received);
+        let releases = candidate.releases.clone();
+        if direction == Direction::Forward && old.as_deref() != Some(&*new) {
+            candidate.releases.truncate(self.settings.releases);
+        }
         let transaction = UpdateTransaction {
             inner: self,
-            operation: &operation,
-            candidate: candidate(&record, received),
+            operation,
+            direction,
+            candidate,
+            releases,
             old: old.as_ref().map(|old| package::release_dir(&root, old)),
             new: package::release_dir(&root, &new),
             record,
@@ -166,12 +199,11 @@ impl ManagerInner {
         if old.as_deref() == Some(&*new) {
             return transaction.repair(received, deadline);
         }
-        let warnings = received.review()?;
-        let intent = Intent::Update {
-            new: new.clone(),
-            old: old.clone(),
+        let warnings = match direction {
+            Direction::Forward => received.review()?,
+            Direction::Back => Vec::new(),
         };
-        let intent_file = self.write_intent(id, &intent)?;
+        let intent_file = self.write_intent(id, &Intent::Update { new: new.clone() })?;
         let result = transaction.run(received, deadline);
         let removed = match transaction.progress.get() {
             UpdateProgress::Received => Ok(()),
@@ -179,15 +211,26 @@ impl ManagerInner {
             UpdateProgress::Unpacked => package::remove_release(&root, &new),
             // The plugin runs in one of the releases again, and the record does not say in which.
             UpdateProgress::Used if result.is_err() && old.is_none() => Ok(()),
-            // A version that failed is kept, so that it can be examined.
-            UpdateProgress::Used => keep_two_releases(&root, &new, old.as_deref()),
+            UpdateProgress::Used => {
+                let kept = match &result {
+                    Ok(_) => &transaction.candidate.releases,
+                    // With the version that failed, so that it can be examined.
+                    Err(_) => &transaction.releases,
+                };
+                let kept: Vec<&str> = kept.iter().map(|release| &*release.sha256).collect();
+                package::keep_releases(&root, &kept)
+            }
         };
         intent_file.done_if(Foreign::new(&transaction.record.manifest.id), &removed);
         self.collect_archives();
         let mut update = result?;
         let manifest = &transaction.candidate.manifest;
         let (plugin, version) = (Foreign::new(&manifest.id), Foreign::new(&manifest.version));
-        log::info!("plugin {plugin}: updated to version {version:?}");
+        let done = match direction {
+            Direction::Forward => "updated",
+            Direction::Back => "went back",
+        };
+        log::info!("plugin {plugin}: {done} to version {version:?}");
         update.installation = update.installation.warned(warnings);
         Ok(update)
     }
@@ -195,20 +238,23 @@ impl ManagerInner {
 
 fn candidate(record: &Record, received: &ReceivedPackage) -> Record {
     let mut candidate = record.clone();
-    candidate.manifest = received.manifest.clone();
-    candidate.kind = PluginKind::Supervised(received.source());
+    let archive = &received.archive;
+    candidate.set_release(received.manifest.clone(), archive.sha256(), archive.size());
     candidate.damage = None;
     candidate
 }
 
-/// One update.
+/// One update, or one rollback by hand.
 struct UpdateTransaction<'a> {
     inner: &'a ManagerInner,
     operation: &'a Operation<'a>,
+    direction: Direction,
     /// The stored record.
     record: Record,
     /// The record of the new version.
     candidate: Record,
+    /// All releases of the plugin, the new one first, with those that go once the new one is stored.
+    releases: Vec<Release>,
     /// The release of the previous version, if its archive is in the store.
     old: Option<PathBuf>,
     /// The release of the new version.
@@ -221,7 +267,7 @@ struct UpdateTransaction<'a> {
 enum UpdateProgress {
     /// Nothing has been added.
     Received,
-    /// The new release is in place, and nothing has used it.
+    /// The new release may be in place, and nothing has used it.
     Unpacked,
     /// The new release has run, or a record names it.
     Used,
@@ -253,12 +299,10 @@ impl UpdateTransaction<'_> {
     fn run(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<UpdateReport> {
         let (inner, id) = (self.inner, self.record.id);
         fault::point(fault::RECEIVED, id);
-        // Limits are checked before anything is stopped, as far as that is possible.
-        self.migrate(package::check_untracked_files)?;
-        // Unpacked afresh: an earlier run of this version may have left files that are outdated now.
-        let afresh = package::unpack_afresh;
-        inner.unpack(&self.candidate, &received.archive, deadline, afresh)?;
-        self.progress.set(UpdateProgress::Unpacked);
+        match self.direction {
+            Direction::Forward => self.unpack_afresh(received, deadline)?,
+            Direction::Back => self.find_or_unpack(received, deadline)?,
+        }
         fault::point(fault::UNPACKED, id);
         inner.store().put_archive(&received.archive)?;
         fault::point(fault::ARCHIVED, id);
@@ -276,14 +320,43 @@ impl UpdateTransaction<'_> {
         Ok(self.report(None, migrated))
     }
 
+    fn unpack_afresh(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<()> {
+        let (inner, archive) = (self.inner, &received.archive);
+        // Limits are checked before anything is stopped, as far as that is possible.
+        self.migrate(package::check_untracked_files)?;
+        if self.record.damage.is_none() && self.record.has_release(archive.sha256()) {
+            // Its files go now, whether the update succeeds or not, so it cannot be gone back to.
+            let mut record = self.record.clone();
+            (record.releases).retain(|release| release.sha256 != archive.sha256());
+            inner.store().put(record)?;
+            self.progress.set(UpdateProgress::Unpacked);
+        }
+        // An earlier run of this version may have left files that are outdated now.
+        inner.unpack(&self.candidate, archive, deadline, package::unpack_afresh)?;
+        self.progress.set(UpdateProgress::Unpacked);
+        Ok(())
+    }
+
+    fn find_or_unpack(&self, received: &ReceivedPackage, deadline: Deadline) -> Result<()> {
+        if !self.new.is_dir() {
+            let plugin = Foreign::new(&self.record.manifest.id);
+            log::warn!(
+                "plugin {plugin}: {} is gone, and is unpacked again without the files that the plugin wrote",
+                self.new.display()
+            );
+        }
+        let (inner, once) = (self.inner, package::unpack_once);
+        inner.unpack(&self.candidate, &received.archive, deadline, once)
+    }
+
     /// Stops the previous version and starts the new one.
     fn swap(&self, session: &Session) -> Result<UpdateReport> {
         let (inner, id) = (self.inner, self.record.id);
         let was_active = session.reported_state() == ReportedState::Active;
         let began = Instant::now();
         let stop = inner.context().settings.timeouts.stop;
-        let back = |cause| Err(self.roll_back(session, cause, was_active, began));
-        if let Err(error) = session.stop_with(stop, close_code::RESTART, REASON) {
+        let back = |cause| Err(self.put_back(session, cause, was_active, began));
+        if let Err(error) = session.stop_with(stop, close_code::RESTART, self.reason()) {
             // The host goes on stopping it, and starts it again after that.
             let _ = session.set_active_state(ActiveState::Active);
             return Err(error);
@@ -292,7 +365,10 @@ impl UpdateTransaction<'_> {
             Ok(migrated) => migrated,
             Err(error) => return back(error),
         };
-        session.set_candidate(Some(self.candidate.clone()));
+        session.set_candidate(Some(Record {
+            releases: self.releases.clone(),
+            ..self.candidate.clone()
+        }));
         self.progress.set(UpdateProgress::Used);
         if let Err(cause) = self.start(session) {
             return back(cause);
@@ -331,17 +407,11 @@ impl UpdateTransaction<'_> {
     }
 
     /// Restores the previous version, and returns the error of the update.
-    fn roll_back(
-        &self,
-        session: &Session,
-        cause: Error,
-        was_active: bool,
-        began: Instant,
-    ) -> Error {
+    fn put_back(&self, session: &Session, cause: Error, was_active: bool, began: Instant) -> Error {
         let stop = self.inner.context().settings.timeouts.stop;
         // Read before the stop, which clears it.
         let problem = last_problem(session, &cause);
-        let stopped = session.stop_with(stop, close_code::RESTART, REASON);
+        let stopped = session.stop_with(stop, close_code::RESTART, self.reason());
         session.set_candidate(None);
         let restored = match stopped {
             // The operation that cancelled the wait wants it stopped.
@@ -369,13 +439,21 @@ impl UpdateTransaction<'_> {
         error.into()
     }
 
+    /// Returns what the plugin is told when its connection is closed.
+    const fn reason(&self) -> &'static str {
+        match self.direction {
+            Direction::Forward => "package updated",
+            Direction::Back => "package rolled back",
+        }
+    }
+
     /// Calls `migrate` with the old release, the limits and the check for cancellation, if there is an old
-    /// release.
+    /// release whose files are to be in the new one.
     fn migrate<T: Default>(
         &self,
         migrate: impl FnOnce(&Path, &MigrationLimits, &dyn Fn() -> bool) -> Result<T, PackageError>,
     ) -> Result<T> {
-        let Some(old) = &self.old else {
+        let (Some(old), Direction::Forward) = (&self.old, self.direction) else {
             return Ok(T::default());
         };
         let cancel = || self.inner.context().is_shut_down();
@@ -392,6 +470,8 @@ impl UpdateTransaction<'_> {
     }
 
     fn report(&self, gap: Option<Duration>, migrated: MigratedFiles) -> UpdateReport {
+        let old = self.record.stored_archive();
+        let is_kept = old.is_some_and(|old| self.candidate.has_release(old));
         UpdateReport {
             installation: self.inner.view(self.candidate.clone()),
             newly_installed: false,
@@ -403,7 +483,7 @@ impl UpdateTransaction<'_> {
                 .map(|left| (left.path, left.reason.to_string()))
                 .collect(),
             left_count: migrated.left_count,
-            previous: self.old.clone().filter(|dir| dir.is_dir()),
+            previous: (self.old.clone()).filter(|dir| is_kept && dir.is_dir()),
         }
     }
 }

@@ -70,7 +70,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// The releases of a plugin from the store that are kept: the one in use, and those that the plugin can go
-    /// back to, the one that was used last first. At most 16. The manager keeps this
+    /// [back](crate::Manager::rollback) to, the one that was used last first. At most 16. The manager keeps this
     /// list, and the archives that it names in the store. Empty in a record from before there were such lists.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub releases: Vec<Release>,
@@ -263,6 +263,31 @@ impl Record {
         }
         kept.extend(others);
         kept
+    }
+
+    /// Whether a release with this SHA-256 is among those that are kept.
+    pub(crate) fn has_release(&self, sha256: &str) -> bool {
+        (self.releases.iter()).any(|release| release.sha256 == sha256)
+    }
+
+    /// Has the plugin run from another package, from now on. The release that it ran from stays among those that
+    /// are kept.
+    pub(crate) fn set_release(&mut self, manifest: Manifest, sha256: &str, size: u64) {
+        if self.stored_archive() != Some(sha256) {
+            let now = SystemTime::now();
+            let mut kept = self.kept_releases();
+            if let Some(last) = kept.first_mut() {
+                last.used_until = Some(now);
+            }
+            kept.retain(|release| release.sha256 != sha256);
+            let mut release = Release::new(sha256, size, &manifest.version);
+            release.used_from = Some(now);
+            kept.insert(0, release);
+            self.releases = kept;
+        }
+        self.manifest = manifest;
+        let sha256 = sha256.to_owned();
+        self.kind = PluginKind::Supervised(Source::Stored { sha256, size });
     }
 
     /// Whether the plugin is supervised or external.

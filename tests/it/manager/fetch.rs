@@ -110,6 +110,24 @@ fn a_fault_of_the_server_is_reported_and_leaves_nothing() {
 }
 
 #[test]
+fn an_update_from_a_url_with_another_digest_is_refused() {
+    let makes = Managed::new("makes");
+    let (address, served) = serve(ok(&makes.package("2", &[])));
+    let managed = allowing(address);
+    let id = managed.running(managed.package("1", &[]));
+    let before = managed.get(id).unwrap();
+    let url = format!("http://{address}/fire-bot.zip");
+    let source = PackageSource::url(url).sha256("0".repeat(64));
+    let error = managed.update_package(id, source).unwrap_err();
+    served.join().unwrap();
+    assert_eq!(error.kind(), ErrorKind::DigestMismatch);
+    assert_eq!(managed.get(id).unwrap().record(), before.record());
+    assert_eq!(managed.answering_version(id), "1");
+    assert_eq!(managed.releases(id).len(), 1);
+    managed.expect_nothing_left_over();
+}
+
+#[test]
 fn a_private_address_is_refused_unless_it_is_allowed() {
     let managed = Managed::new("private");
     for url in [

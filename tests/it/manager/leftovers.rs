@@ -223,6 +223,8 @@ fn a_foreign_intent_file_takes_nothing_that_a_plugin_needs() {
                     let name = format!("{id}.update.{digest}.{old}").replace('/', "");
                     fs::write(operations.join(name), "").unwrap();
                 }
+                let name = format!("{id}.update.{digest}").replace('/', "");
+                fs::write(operations.join(name), "").unwrap();
             }
             for what in ["install", "remove.all", "remove.keep-data", "odd", "update"] {
                 fs::write(operations.join(format!("{id}.{what}")), "").unwrap();

@@ -73,6 +73,8 @@ mod view;
 mod json;
 // Replacing one version by another.
 mod update;
+// Which versions are kept, and going back to one.
+mod versions;
 
 /// A manager under test, over a host of its own.
 pub(super) struct Managed {
@@ -233,9 +235,11 @@ impl Managed {
                 assert_eq!(names(&self.folder(id).join("staging")), [""; 0]);
             }
         }
+        let kept = records.iter().flat_map(|record| &record.releases);
         let mut named: Vec<_> = records
             .iter()
             .filter_map(|record| record.stored_archive())
+            .chain(kept.map(|release| &*release.sha256))
             .collect();
         named.sort_unstable();
         named.dedup();
