@@ -52,7 +52,8 @@ impl From<DeployError> for StartError {
 /// then checks them, copies the plugin's own files from the release that `current` names (see
 /// [`migrate_files`](crate::package::migrate_files), whose rules hold, but that what has a path of more than
 /// 3,500 bytes is left behind too), moves the release to its place, and removes all others but the one that
-/// was used before it. `own_files` bounds what is copied. The plugin's data is not touched.
+/// was used before it and those whose SHA-256 are `kept`. `own_files` bounds what is copied. The plugin's data is
+/// not touched.
 ///
 /// No program of the plugin's may be running on the sprite, nor another deployment.
 ///
@@ -70,9 +71,10 @@ pub(crate) fn deploy(
     sprite: &str,
     release: &Arc<Release>,
     own_files: &MigrationLimits,
+    kept: &[&str],
     within: Within<'_>,
 ) -> Result<(), DeployError> {
-    deploy_by(SCRIPT, client, sprite, release, own_files, within)
+    deploy_by(SCRIPT, client, sprite, release, own_files, kept, within)
 }
 
 /// Deploys with another script: tests end it in the middle.
@@ -82,11 +84,12 @@ pub(super) fn deploy_by(
     sprite: &str,
     release: &Arc<Release>,
     own_files: &MigrationLimits,
+    kept: &[&str],
     within: Within<'_>,
 ) -> Result<(), DeployError> {
     release.check()?;
     let sums = upload(client, sprite, release, within)?;
-    let (arguments, input) = given(release, &sums, own_files);
+    let (arguments, input) = given(release, &sums, own_files, kept);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let end = script::run(client, sprite, script, &arguments, &input, within)?;
     judge(&end, own_files)
@@ -124,6 +127,7 @@ fn given(
     release: &Release,
     sums: &[[u8; 32]],
     own_files: &MigrationLimits,
+    kept: &[&str],
 ) -> (Vec<String>, Vec<u8>) {
     let listing = &release.outline().listing[..];
     let mut expected = String::new();
@@ -142,6 +146,7 @@ fn given(
     .map(|number| number.min(i64::MAX as u64).to_string());
     let mut arguments = vec![BASE.to_owned(), release.sha256().to_owned()];
     arguments.extend(numbers);
+    arguments.push(kept.join(" "));
     let input = [listing, expected.as_bytes()].concat();
     (arguments, input)
 }

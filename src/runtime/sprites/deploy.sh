@@ -13,7 +13,7 @@ set -euo pipefail
 shopt -s nullglob dotglob lastpipe
 export LC_ALL=C
 umask 022
-base=$1 sha=$2 listing_size=$3 sums_size=$4 most_files=$5 most_bytes=$6 most_memory=$7
+base=$1 sha=$2 listing_size=$3 sums_size=$4 most_files=$5 most_bytes=$6 most_memory=$7 kept=$8
 releases=$base/releases release=$base/releases/$sha staging=$base/staging-$sha work=$base/staging-work
 # Levels of directories; and bytes of a path, which the system's tools have to be given whole.
 most_depth=256 most_path=3500
@@ -223,7 +223,7 @@ for dir in "$releases"/* "$base"/staging-*; do
     "$sha" | "$previous") ;;
     *.replaced | staging-*) remove "$dir" || : ;;
     # Where a release takes its own place, the one that was used before it is not known.
-    *) [[ $previous == "$sha" ]] || remove "$dir" || : ;;
+    *) [[ $previous == "$sha" || " $kept " == *" ${dir##*/} "* ]] || remove "$dir" || : ;;
     esac
 done
 printf '%s %s %s\n' "${#copies[@]}" "$bytes" "${#left[@]}"

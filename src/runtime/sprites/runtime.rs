@@ -252,7 +252,9 @@ impl Runtime for Sprites {
         if !is_deployed(&self.client, &sprite, &outline, within).map_err(gone)? {
             let release = release.take().map_or_else(read, Ok)?;
             let own_files = MigrationLimits::default();
-            let deployed = deploy(&self.client, &sprite, &release, &own_files, within);
+            let kept = record.releases.iter().map(|release| &*release.sha256);
+            let kept: Vec<&str> = kept.collect();
+            let deployed = deploy(&self.client, &sprite, &release, &own_files, &kept, within);
             deployed.map_err(|error| match error {
                 DeployError::Service(error) => StartError::from(Error::from(gone(error))),
                 error @ DeployError::Package(_) => error.into(),

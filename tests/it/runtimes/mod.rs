@@ -78,6 +78,7 @@ cases! {
     installations:
         what_a_plugin_has_is_kept_through_restarts_and_updates,
         a_version_that_fails_gives_way_to_the_one_before,
+        a_plugin_goes_back_to_its_files_and_forward_again,
         a_removed_plugin_goes_with_all_it_had;
     restart:
         a_killed_plugin_comes_back_and_its_callers_hear_at_once,

@@ -209,7 +209,7 @@ fn at_most_four_files_are_uploaded_at_once_and_a_cancelled_attempt_ends_soon() {
     std::thread::scope(|scope| {
         let (release, client) = (&release, &sprite.setup.client);
         let within = Within::new(LONG, &interrupt);
-        let deploying = scope.spawn(move || make_ready(client, release, within));
+        let deploying = scope.spawn(move || make_ready(client, release, &[], within));
         wait_until("four uploads", || sprite.uploads() == 4);
         interrupt.cancel();
         let error = deploying.join().unwrap().unwrap_err();
@@ -227,7 +227,7 @@ fn a_deployment_ends_at_its_deadline_whatever_it_is_doing() {
     let release = of_many(3);
     let short = || {
         let within = sprite.setup.within(super::super::SHORT);
-        make_ready(&sprite.setup.client, &release, within)
+        make_ready(&sprite.setup.client, &release, &[], within)
     };
     for pattern in ["GET */fs/read", "GET */fs/list", UPLOAD, "GET */exec"] {
         sprite
@@ -254,7 +254,7 @@ fn a_script_that_says_nothing_is_cancelled() {
     std::thread::scope(|scope| {
         let (release, client) = (&release, &sprite.setup.client);
         let within = Within::new(LONG, &interrupt);
-        let deploying = scope.spawn(move || make_ready(client, release, within));
+        let deploying = scope.spawn(move || make_ready(client, release, &[], within));
         wait_until("a script", || sprite.fake.attached(SPRITE) == 1);
         interrupt.cancel();
         let error = deploying.join().unwrap().unwrap_err();
@@ -379,7 +379,7 @@ fn a_script_that_is_killed_anywhere_leaves_nothing_half_done_and_is_gone_on_from
             let state = fs::read(sprite.path("data/state")).unwrap();
             assert_eq!(state, b"kept", "{when} at {at}");
         };
-        match deploy_by(&script, client, SPRITE, next, &LIMITS, within) {
+        match deploy_by(&script, client, SPRITE, next, &LIMITS, &[], within) {
             Ok(()) => {
                 assert!(killed.iter().all(|&count| count > 0), "never killed");
                 break;

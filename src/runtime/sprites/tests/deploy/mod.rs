@@ -47,11 +47,12 @@ fn setup(fake: &Fake, threads: usize) -> Setup {
 fn make_ready(
     client: &Client,
     release: &Arc<Release>,
+    kept: &[&str],
     within: Within<'_>,
 ) -> Result<String, DeployError> {
     release.check()?;
     if !is_deployed(client, SPRITE, release.outline(), within)? {
-        deploy(client, SPRITE, release, &LIMITS, within)?;
+        deploy(client, SPRITE, release, &LIMITS, kept, within)?;
     }
     Ok(release.outline().dir())
 }
@@ -66,13 +67,18 @@ impl Sprite {
     }
 
     fn deploy(&self, release: &Arc<Release>) -> Result<String, DeployError> {
-        make_ready(&self.setup.client, release, self.setup.long())
+        self.deploy_keeping(&[], release)
+    }
+
+    /// The same for a plugin of which these releases are kept.
+    fn deploy_keeping(&self, kept: &[&str], release: &Arc<Release>) -> Result<String, DeployError> {
+        make_ready(&self.setup.client, release, kept, self.setup.long())
     }
 
     /// The same by a host that has so many threads left. With one, no request is under way when another fails.
     fn deploy_with(&self, threads: usize, release: &Arc<Release>) -> Result<String, DeployError> {
         let setup = setup(&self.fake, threads);
-        make_ready(&setup.client, release, setup.long())
+        make_ready(&setup.client, release, &[], setup.long())
     }
 
     /// Where a path below the base directory is on this machine.

@@ -65,6 +65,27 @@ fn own_files_are_copied_at_an_update_and_left_for_going_back() {
 }
 
 #[test]
+fn releases_that_are_kept_stay_with_their_files() {
+    let sprite = Sprite::new();
+    let [one, two, three, four] = &["one", "two", "three", "four"].map(version);
+    sprite.deploy(one).unwrap();
+    fs::write(sprite.of(one, "state"), "1").unwrap();
+    sprite.deploy(two).unwrap();
+    let kept = [three, two, one].map(|release| release.sha256());
+    sprite.deploy_keeping(&kept, three).unwrap();
+    let mut expected = kept;
+    expected.sort_unstable();
+    assert_eq!(sprite.names("releases"), expected);
+    assert_eq!(fs::read(sprite.of(one, "state")).unwrap(), b"1");
+    // The second is not kept any more, and is not the one before.
+    let kept = [four, one].map(|release| release.sha256());
+    sprite.deploy_keeping(&kept, four).unwrap();
+    let mut expected = [four, three, one].map(|release| release.sha256());
+    expected.sort_unstable();
+    assert_eq!(sprite.names("releases"), expected);
+}
+
+#[test]
 fn all_that_can_be_copied_is_and_nothing_of_the_new_package_is_lost() {
     let sprite = Sprite::new();
     let outside = TestDir::new("deploy");
