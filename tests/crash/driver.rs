@@ -9,7 +9,9 @@ use crossbeam_channel::RecvTimeoutError;
 use plugin_runner::manager::{Installation, PackageSource};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::store::{Overrides, SqliteStore};
-use plugin_runner::{ActiveState, Host, InstallationId, Manager, PluginMode, ReportedState, fault};
+use plugin_runner::{
+    ActiveState, Host, InstallationId, Manager, ManagerSettings, PluginMode, ReportedState, fault,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use zip::ZipWriter;
@@ -26,6 +28,8 @@ const SETTINGS: &str = "PLUGIN_RUNNER_CRASH_SETTINGS";
 const THREADS: usize = 2;
 /// Plugins of each thread.
 const PLUGINS: usize = 5;
+/// Versions of a plugin that are kept: more than one to go back to.
+pub(crate) const RELEASES: usize = 3;
 /// What its lines begin with, among what the test harness prints.
 const MARK: &str = "@@";
 /// The file that stands for what a plugin writes beside its program.
@@ -51,7 +55,8 @@ pub(crate) fn open(folder: &Path) -> (Arc<SqliteStore>, Manager) {
         .store(store.clone())
         .build()
         .unwrap();
-    (store, Manager::new(host).unwrap())
+    let settings = ManagerSettings::default().releases(RELEASES);
+    (store, Manager::with_settings(host, settings).unwrap())
 }
 
 /// The driver, seen from outside.
@@ -213,6 +218,17 @@ impl Worker<'_> {
                 _ => Operation::Rotate { id },
             };
         }
+        if let [_, older @ ..] = &plugin.record().releases[..]
+            && !older.is_empty()
+            && self.random.one_in(3)
+        {
+            let release = self.random.choose(older);
+            return Operation::Rollback {
+                id,
+                version: release.version.parse().unwrap(),
+                sha256: release.sha256.clone(),
+            };
+        }
         let is_active = plugin.reported_state() == ReportedState::Active;
         match self.random.below(10) {
             0..=2 => Operation::Update {
@@ -256,6 +272,9 @@ impl Worker<'_> {
             Operation::UpdateManifest { id, version } => {
                 let manifest = Manifest::parse(&self.manifest(*version, None)).unwrap();
                 manager.update_manifest(*id, manifest)?;
+            }
+            Operation::Rollback { id, sha256, .. } => {
+                manager.rollback(*id, Some(sha256))?;
             }
             Operation::Activate { id } => drop(manager.activate(*id, LONG)?),
             Operation::Deactivate { id } => drop(manager.deactivate(*id, LONG)?),
@@ -316,11 +335,11 @@ impl Worker<'_> {
 
 /// Where the plugin of this record runs.
 pub(crate) fn release(folder: &Path, record: &plugin_runner::store::Record) -> PathBuf {
-    let sha256 = record.stored_archive().unwrap();
-    folder
-        .join(record.id.to_string())
-        .join("releases")
-        .join(sha256)
+    releases(folder, record.id).join(record.stored_archive().unwrap())
+}
+
+pub(crate) fn releases(folder: &Path, id: InstallationId) -> PathBuf {
+    folder.join(id.to_string()).join("releases")
 }
 
 /// One write for each line, so that lines of two threads do not mix and none is said by halves.

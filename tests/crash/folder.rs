@@ -90,7 +90,14 @@ fn compare(
 
 fn known(folder: &Path, record: &Record) -> Known {
     let external = record.mode() == PluginMode::External;
-    let own = (!external).then(|| driver::release(folder, record).join(OWN_FILE));
+    let own = |sha256: &str| {
+        let path = driver::releases(folder, record.id)
+            .join(sha256)
+            .join(OWN_FILE);
+        let text = fs::read_to_string(path).ok()?;
+        Some(text.parse().unwrap())
+    };
+    let older = record.releases.iter().skip(1);
     Known {
         external,
         version: record.manifest.version.parse().unwrap(),
@@ -100,9 +107,10 @@ fn known(folder: &Path, record: &Record) -> Known {
             .get("value")
             .map(|value| value.as_u64().unwrap()),
         overridden: serde_json::to_value(&record.overrides).unwrap()["outgoing_message"].as_u64(),
-        own: own
-            .and_then(|path| fs::read_to_string(path).ok())
-            .map(|text| text.parse().unwrap()),
+        own: record.stored_archive().and_then(own),
+        kept: older
+            .map(|release| (release.version.parse().unwrap(), own(&release.sha256)))
+            .collect(),
     }
 }
 
@@ -142,8 +150,8 @@ fn check_files(folder: &Path, model: &Model, records: &[Record], what: &str) {
     let archives = names(&folder.join("archives"));
     let needed: BTreeSet<String> = records
         .iter()
-        .filter_map(Record::stored_archive)
-        .map(|sha256| format!("{sha256}.zip"))
+        .flat_map(|record| &record.releases)
+        .map(|release| format!("{}.zip", release.sha256))
         .collect();
     assert!(
         archives.iter().eq(&needed),
@@ -165,11 +173,18 @@ fn check_releases(folder: &Path, record: &Record, inside: &[String], what: &str)
     let staging = names(&root.join("staging"));
     assert!(staging.is_empty(), "{what}: staging of {id}: {staging:?}");
     let releases = names(&root.join("releases"));
-    assert!(
-        releases.iter().any(|release| release == current),
-        "{what}: {id} has no release"
+    assert_eq!(
+        record.releases[0].sha256, current,
+        "{what}: {id} runs from another release"
     );
-    assert!(releases.len() <= 2, "{what}: {id} has {releases:?}");
+    let kept: BTreeSet<&str> = (record.releases.iter())
+        .map(|release| &*release.sha256)
+        .collect();
+    assert!(
+        releases.iter().eq(&kept),
+        "{what}: {id} has {releases:?}, not {kept:?}"
+    );
+    assert!(kept.len() <= driver::RELEASES, "{what}: {id} has {kept:?}");
     for release in &releases {
         let release = root.join("releases").join(release);
         assert!(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plugin_runner::{ActiveState, InstallationId};
 
+use crate::driver::RELEASES;
 use crate::operation::{Entry, Operation};
 
 /// What is known of one plugin.
@@ -17,6 +18,8 @@ pub(crate) struct Known {
     pub(crate) overridden: Option<u64>,
     /// What the plugin wrote beside its program.
     pub(crate) own: Option<u64>,
+    /// The versions that can be gone back to, the one that was used last first, and what each wrote.
+    pub(crate) kept: Vec<(u64, Option<u64>)>,
 }
 
 /// Everything that is known.
@@ -92,6 +95,7 @@ pub(crate) fn subject(operation: &Operation) -> Option<InstallationId> {
         Operation::Install { .. } | Operation::InstallExternal { .. } => None,
         Operation::Update { id, .. }
         | Operation::UpdateManifest { id, .. }
+        | Operation::Rollback { id, .. }
         | Operation::Activate { id }
         | Operation::Deactivate { id }
         | Operation::Configure { id, .. }
@@ -117,6 +121,7 @@ pub(crate) fn begun_as(operation: &Operation) -> Option<Known> {
         configured: None,
         overridden: None,
         own: None,
+        kept: Vec::new(),
     })
 }
 
@@ -124,8 +129,18 @@ pub(crate) fn begun_as(operation: &Operation) -> Option<Known> {
 pub(crate) fn after(known: &Known, operation: &Operation) -> Known {
     let mut known = known.clone();
     match operation {
-        Operation::Update { version, .. } | Operation::UpdateManifest { version, .. } => {
+        Operation::UpdateManifest { version, .. } => known.version = *version,
+        Operation::Update { version, .. } if *version != known.version => {
+            known.kept.retain(|kept| kept.0 != *version);
+            known.kept.insert(0, (known.version, known.own));
+            known.kept.truncate(RELEASES - 1);
             known.version = *version;
+        }
+        Operation::Rollback { version, .. } => {
+            let place = known.kept.iter().position(|kept| kept.0 == *version);
+            let (version, own) = known.kept.remove(place.unwrap());
+            known.kept.insert(0, (known.version, known.own));
+            (known.version, known.own) = (version, own);
         }
         Operation::Activate { .. } => known.active = ActiveState::Active,
         Operation::Deactivate { .. } => known.active = ActiveState::Inactive,

@@ -20,6 +20,12 @@ pub(crate) enum Operation {
         id: InstallationId,
         version: u64,
     },
+    /// To a version that is kept.
+    Rollback {
+        id: InstallationId,
+        version: u64,
+        sha256: String,
+    },
     Activate {
         id: InstallationId,
     },
@@ -58,6 +64,7 @@ impl Operation {
             Self::InstallExternal { .. } => "install_external",
             Self::Update { .. } => "update",
             Self::UpdateManifest { .. } => "update_manifest",
+            Self::Rollback { .. } => "rollback",
             Self::Activate { .. } => "activate",
             Self::Deactivate { .. } => "deactivate",
             Self::Configure { .. } => "configure",

@@ -38,7 +38,7 @@ fn is_expected(error: &Error) -> bool {
 }
 
 fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: &mut Random) {
-    let (what, result) = match random.below(9) {
+    let (what, result) = match random.below(11) {
         0 | 1 => ("activate", managed.activate(id, LONG).map(drop)),
         2 => ("request", managed.request_activation(id).map(drop)),
         3 => ("deactivate", managed.deactivate(id, LONG).map(drop)),
@@ -59,6 +59,11 @@ fn operate(managed: &Managed, id: InstallationId, packages: &[Vec<u8>], random: 
             let set = managed.set_overrides(id, overrides);
             ("set_overrides", set.map(drop))
         }
+        8 | 9 => match managed.rollback(id, None) {
+            // It has no other version yet.
+            Err(error) if error.kind() == ErrorKind::UnknownVersion => return,
+            back => ("rollback", back.map(drop)),
+        },
         _ => ("boot", managed.boot(LONG).map(drop)),
     };
     if let Err(error) = result {
