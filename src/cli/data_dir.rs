@@ -2,16 +2,16 @@
 //! and is kept, with the tokens of external plugins, which one run at a time may use.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use plugin_runner::auth::ExternalToken;
 use plugin_runner::{InstallationId, Xid};
-use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::error::CliError;
+use super::private_file::{self, open_own, read_short};
 
 const LOCK: &str = ".plugin-runner.lock";
 /// Followed by the installation's id.
@@ -125,10 +125,7 @@ impl DataDir {
         if file.metadata().map_err(&failed)?.uid() != geteuid().as_raw() {
             return Err(unusable("it belongs to another user"));
         }
-        let mut text = String::new();
-        file.take(TOKEN_SIZE)
-            .read_to_string(&mut text)
-            .map_err(&failed)?;
+        let text = read_short(file, TOKEN_SIZE).map_err(&failed)?;
         ExternalToken::parse(text.trim_end())
             .map_err(|_| unusable("this is no token; without the file there is a new one"))
     }
@@ -146,10 +143,7 @@ impl DataDir {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        let mut text = String::new();
-        file.take(TOKEN_SIZE)
-            .read_to_string(&mut text)
-            .map_err(&failed)?;
+        let text = read_short(file, TOKEN_SIZE).map_err(&failed)?;
         Ok(Some(text.trim_end().to_owned()))
     }
 
@@ -161,10 +155,7 @@ impl DataDir {
     pub(crate) fn set_store_id(&self, id: &str) -> Result<(), CliError> {
         let path = self.path.join(STORE_ID);
         let failed = cannot("write the store's id into", &path);
-        let mut options = OpenOptions::new();
-        let mut file =
-            open_own(&path, options.write(true).create_new(true).mode(0o600)).map_err(&failed)?;
-        file.write_all(id.as_bytes()).map_err(failed)
+        private_file::put(&path, id.as_bytes()).map_err(failed)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -194,20 +185,7 @@ impl Drop for DataDir {
 fn new_token(path: &Path) -> Result<ExternalToken, CliError> {
     let failed = cannot("keep a token in", path);
     let token = ExternalToken::generate().map_err(|error| failed(io::Error::other(error)))?;
-    let unfinished = unfinished(path);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .map_err(&failed)?;
-    let kept = writeln!(file, "{}", token.expose()).and_then(|()| file.sync_all());
-    kept.and_then(|()| fs::rename(&unfinished, path))
-        .map_err(&failed)?;
+    private_file::put(path, format!("{}\n", token.expose()).as_bytes()).map_err(failed)?;
     Ok(token)
 }
 
@@ -216,27 +194,6 @@ fn open_lock(path: &Path) -> Result<File, CliError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     open_own(path, &mut options).map_err(cannot("lock the data directory with", path))
-}
-
-/// Opens a file of this program's in a data directory. Plugins may write to the directory too: a link that
-/// one has put there is not followed, and a named pipe does not block.
-fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = options
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("not a regular file"))
-    }
-}
-
-/// Returns the path to which a file is written before it is renamed.
-fn unfinished(path: &Path) -> PathBuf {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".new");
-    unfinished.into()
 }
 
 /// Returns the user's cache directory; `None` if the environment does not name one.
@@ -328,7 +285,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         // A file that a killed run had begun to write is replaced, and so is a link.
         let kept = fs::read(&elsewhere).unwrap();
-        std::os::unix::fs::symlink(&elsewhere, unfinished(&path)).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, private_file::unfinished(&path)).unwrap();
         assert_ne!(dir.token(id).unwrap(), token);
         assert_eq!(fs::read(&elsewhere).unwrap(), kept);
     }

@@ -5,11 +5,13 @@
 
 mod data_dir;
 mod duration;
+mod ending;
 mod error;
 mod lines;
 mod output;
 mod pings;
 mod printer;
+mod private_file;
 mod run;
 mod sample;
 mod signals;
@@ -27,7 +29,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
-use plugin_runner::RuntimeProvider;
+use plugin_runner::{Keeper, RuntimeProvider};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode};
 
@@ -166,11 +168,20 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Without standard error only the code is left.
-            let _ = writeln!(io::stderr(), "plugin-runner: {failure}");
+            run::say(&failure.to_string());
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Returns the keeper of a host in this program: the program itself. `None` where it cannot tell its path; then a
+/// shell is.
+fn keeper() -> Option<Keeper> {
+    let program = std::env::current_exe().ok()?;
+    Some(Keeper::Command {
+        program,
+        args: vec!["keeper".into()],
+    })
 }
 
 /// Watches the host that started this process, and ignores the signals that can be ignored meanwhile.

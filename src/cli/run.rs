@@ -4,23 +4,22 @@
 //! threads are the host's, except for those of `signals` and `pings`.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, after, bounded, never, select};
+use crossbeam_channel::{Receiver, select};
 use plugin_runner::listener::Listener;
 use plugin_runner::report::ShutdownReport;
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
-    ActiveState, Host, InstallationId, Keeper, PluginMode, ReportedState, RestartPolicy,
-    RuntimeProvider, Session, StateChange, Timeouts,
+    ActiveState, Host, InstallationId, PluginMode, ReportedState, RestartPolicy, RuntimeProvider,
+    Session, StateChange, Timeouts,
 };
 
 use super::data_dir::DataDir;
+use super::ending::{self, End, stop_timeout};
 use super::error::CliError;
 use super::lines::LineQueue;
 use super::output::{Format, Human, Json, Notice, Paint};
@@ -30,10 +29,8 @@ use super::signals::Signals;
 use super::source::{self, NamedPlugin};
 #[cfg(feature = "sprites")]
 use super::sprites;
-use super::{RunArguments, Variable, duration, sample};
+use super::{RunArguments, Variable, keeper, sample};
 
-/// Time for what comes after the stop grace: the kill, and taking the output that is left.
-const AFTER_GRACE: Duration = Duration::from_secs(2);
 /// How long sprites may still be deleted after a second signal.
 const LAST_DELETIONS: Duration = Duration::from_secs(1);
 /// How long the reader of standard output may take for the rest.
@@ -210,12 +207,8 @@ fn host(
         .timeouts(timeouts)
         .restart_policy(policy)
         .on_output(move |id, _, line| lines.push(id, line.stream, &line.text));
-    // This program is its own keeper. Where it cannot tell its path, a shell is.
-    if let Ok(program) = std::env::current_exe() {
-        builder = builder.keeper(Keeper::Command {
-            program,
-            args: vec!["keeper".into()],
-        });
+    if let Some(keeper) = keeper() {
+        builder = builder.keeper(keeper);
     }
     for Variable { name, value } in &arguments.env {
         if value.is_none() {
@@ -236,10 +229,6 @@ fn host(
         }
         runtime => Ok(builder.store(store).runtime_provider(runtime).build()?),
     }
-}
-
-fn stop_timeout(grace: Duration) -> Duration {
-    grace.saturating_add(AFTER_GRACE)
 }
 
 /// Loads all plugins, which starts them.
@@ -312,65 +301,41 @@ fn judge(ending: Ending, plugins: &[NamedPlugin]) -> Result<(), CliError> {
     }
 }
 
-/// Stops everything in order, and deletes the sprites of the plugins that are `removed`. A signal meanwhile
-/// kills what is left, unless it is the first: its sender does not know that the end has begun.
+/// Stops everything in order, and deletes the sprites of the plugins that are `removed`.
 fn shut_down(
     host: &Host,
     grace: Duration,
     signals: &Signals,
-    mut asked: bool,
+    asked: bool,
     plugins: &[NamedPlugin],
     removed: &[NamedPlugin],
 ) -> Result<(), CliError> {
-    // A shutdown takes the sessions out of the host.
-    let sessions = host.sessions();
     let timeout = stop_timeout(grace);
-    let mut impatient = false;
-    let report = thread::scope(|scope| {
-        let (sender, done) = bounded(1);
-        let body = move || {
-            #[cfg(feature = "sprites")]
-            let deleted = sprites::delete(host, removed, timeout);
-            #[cfg_attr(not(feature = "sprites"), expect(unused_mut))]
-            let mut report = host.shutdown(timeout);
-            #[cfg(feature = "sprites")]
-            {
-                report.killed.extend(deleted.killed);
-                deleted.problems.iter().for_each(|problem| say(problem));
-            }
-            drop(sender.send(report));
-        };
-        if thread::Builder::new()
-            .name("shutdown".to_owned())
-            .spawn_scoped(scope, body)
-            .is_err()
+    let end = End {
+        host,
+        signals,
+        asked,
+        timeout,
+        // Sprites that are being deleted.
+        last: if removed.is_empty() {
+            None
+        } else {
+            Some(LAST_DELETIONS)
+        },
+        say: &|| say(STOPPING),
+        hurry: &|| {},
+    };
+    let (report, impatient) = end.by(|| {
+        #[cfg(feature = "sprites")]
+        let deleted = sprites::delete(host, removed, timeout);
+        #[cfg_attr(not(feature = "sprites"), expect(unused_mut))]
+        let mut report = host.shutdown(timeout);
+        #[cfg(feature = "sprites")]
         {
-            return host.shutdown(timeout);
+            report.killed.extend(deleted.killed);
+            deleted.problems.iter().for_each(|problem| say(problem));
         }
-        let mut leave = never();
-        loop {
-            select! {
-                recv(done) -> report => return report.unwrap_or_default(),
-                recv(signals.received()) -> _ => {
-                    if !std::mem::replace(&mut asked, true) {
-                        say(STOPPING);
-                        continue;
-                    }
-                    impatient = true;
-                    for supervised in sessions.iter().filter_map(Session::supervised) {
-                        // Only a request: the shutdown under way waits for the end.
-                        let _ = supervised.stop(Duration::ZERO);
-                    }
-                    if !removed.is_empty() {
-                        leave = after(LAST_DELETIONS);
-                    }
-                }
-                recv(leave) -> _ => {
-                    // This ends the wait for sprites that are being deleted.
-                    host.shutdown(timeout);
-                }
-            }
-        }
+        report
     });
     tell(&report, impatient, grace, plugins)
 }
@@ -381,34 +346,11 @@ fn tell(
     grace: Duration,
     plugins: &[NamedPlugin],
 ) -> Result<(), CliError> {
-    let names = |ids: &[InstallationId]| {
-        let names = plugins
-            .iter()
-            .filter(|plugin| ids.contains(&plugin.record.id))
-            .map(|plugin| &*plugin.name);
-        names.collect::<Vec<_>>().join(", ")
+    let name = |id: &InstallationId| {
+        let plugin = plugins.iter().find(|plugin| plugin.record.id == *id);
+        plugin.map(|plugin| plugin.name.to_string())
     };
-    if !report.unfinished.is_empty() {
-        let mut text = format!("could not end in time: {}", names(&report.unfinished));
-        for (id, left) in &report.descendants {
-            let _ = write!(text, "; {}: {left}", names(&[*id]));
-        }
-        return Err(text.into());
-    }
-    if impatient {
-        return Err("ended at once on a second signal".into());
-    }
-    if !report.killed.is_empty() {
-        let killed = names(&report.killed);
-        say(&format!(
-            "killed, because it had not ended in {}: {killed}",
-            duration::shown(grace)
-        ));
-    }
-    if !report.threads.is_empty() {
-        log::warn!("threads that did not end: {}", report.threads.join(", "));
-    }
-    Ok(())
+    ending::judge(report, impatient, grace, &name, &say)
 }
 
 /// Prints a message to standard error.
