@@ -10,6 +10,7 @@ use plugin_runner::text::escape;
 pub(crate) struct CliError {
     code: u8,
     message: String,
+    is_said: bool,
 }
 
 impl CliError {
@@ -23,7 +24,21 @@ impl CliError {
         Self {
             code: 2,
             message: message.into(),
+            is_said: false,
         }
+    }
+
+    /// For a command that has said what failed in its own way, such as in its log.
+    pub(crate) fn said(self) -> Self {
+        Self {
+            is_said: true,
+            ..self
+        }
+    }
+
+    /// Whether the message need not be shown any more.
+    pub(crate) const fn is_said(&self) -> bool {
+        self.is_said
     }
 
     pub(crate) const fn code(&self) -> u8 {
@@ -42,7 +57,11 @@ impl CliError {
 /// For anything that failed: exit code 1.
 impl From<String> for CliError {
     fn from(message: String) -> Self {
-        Self { code: 1, message }
+        Self {
+            code: 1,
+            message,
+            is_said: false,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod printer;
 mod private_file;
 mod run;
 mod sample;
+mod serve;
 mod signals;
 mod source;
 #[cfg(feature = "sprites")]
@@ -51,6 +52,12 @@ Output, after the plugin's name:
   >  anything else, such as where an external plugin connects to
 Colours are used on a terminal, unless NO_COLOR is set. Durations are written 500ms, 3s, 1m30s or 1.5h.";
 
+const SERVE: &str = "\
+Secrets are in the environment alone: PLUGIN_RUNNER_ADMIN_TOKEN, the token that the HTTP API asks for, if it is in
+no file; and SPRITES_API_KEY.
+While it runs, admin.json in the data directory has the URL of the HTTP API.
+Exit codes: 0 ended on request; 1 something failed; 2 a wrong setting.";
+
 /// Hosts plugins: supervised child processes and authenticated WebSockets.
 #[derive(Debug, Parser)]
 #[command(name = "plugin-runner", version, after_help = EXIT_CODES)]
@@ -67,6 +74,12 @@ enum Command {
     /// and --external a built-in sample plugin runs, and is pinged every second.
     #[command(after_long_help = format!("{OUTPUT}\n\n{EXIT_CODES}"))]
     Run(Box<RunArguments>),
+    /// Run what is installed in a directory, with an HTTP API to install, watch and call plugins.
+    ///
+    /// SIGINT and SIGTERM stop everything in order; a second one kills the plugins. SIGHUP reads the
+    /// configuration again, and applies the log level, the limits of plugins and the allowed origins.
+    #[command(after_help = SERVE)]
+    Serve(serve::ServeArguments),
     /// Check a plugin's directory or archive and print every problem, not only the first.
     Validate {
         /// A directory with manifest.json, or a zip archive.
@@ -155,6 +168,7 @@ pub(crate) fn main() -> ExitCode {
             log_to_standard_error(arguments.verbose);
             run::run(&arguments)
         }
+        Command::Serve(arguments) => serve::serve(arguments),
         Command::Validate { path } => {
             log_to_standard_error(0);
             validate::validate(&path)
@@ -168,7 +182,9 @@ pub(crate) fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            run::say(&failure.to_string());
+            if !failure.is_said() {
+                run::say(&failure.to_string());
+            }
             ExitCode::from(failure.code())
         }
     }

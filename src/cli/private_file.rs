@@ -14,7 +14,19 @@ use rustix::fs::OFlags;
 /// # Errors
 /// What the system reports, and that it is no regular file.
 pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    open_regular(path, options, OFlags::NOFOLLOW)
+}
+
+/// Opens a file that the user has named, for reading: links are followed, but a named pipe does not block.
+///
+/// # Errors
+/// As [`open_own`].
+pub(crate) fn open_named(path: &Path) -> io::Result<File> {
+    open_regular(path, OpenOptions::new().read(true), OFlags::empty())
+}
+
+fn open_regular(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::NONBLOCK;
     let file = options
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;

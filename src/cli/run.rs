@@ -25,7 +25,7 @@ use super::lines::LineQueue;
 use super::output::{Format, Human, Json, Notice, Paint};
 use super::pings::Pings;
 use super::printer::{Printer, notify};
-use super::signals::Signals;
+use super::signals::{Hangup, Signals};
 use super::source::{self, NamedPlugin};
 #[cfg(feature = "sprites")]
 use super::sprites;
@@ -56,7 +56,7 @@ enum Ending {
 /// be ended.
 pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     // First, so that from here on a signal ends the run in order.
-    let signals = Signals::listen().map_err(CliError::cannot("listen for signals"))?;
+    let signals = Signals::listen(Hangup::End).map_err(CliError::cannot("listen for signals"))?;
     let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
     let mut records = records(arguments)?;
     let data = match &arguments.data {

@@ -35,6 +35,8 @@ mod output;
 mod permissions;
 // The built-in sample.
 mod sample;
+// The server.
+mod serve;
 // Arguments that set things: data, variables, external plugins.
 mod settings;
 // Plugins that run on sprites.

@@ -105,7 +105,14 @@ impl Json {
     }
 }
 
-fn write(object: &JsonLine<'_>, to: &mut String) {
+/// Returns a line with an object in it, and its end.
+pub(crate) fn json_line(object: &impl Serialize) -> String {
+    let mut line = String::new();
+    write(object, &mut line);
+    line
+}
+
+fn write(object: &impl Serialize, to: &mut String) {
     match serde_json::to_string(object) {
         Ok(text) => {
             push_escaped(&text, to);

@@ -10,7 +10,7 @@ use plugin_runner::text::escape;
 use plugin_runner::{InstallationId, StateChange};
 
 pub(crate) use human::Human;
-pub(crate) use json::Json;
+pub(crate) use json::{Json, json_line};
 pub(crate) use paint::Paint;
 
 use super::lines::Line;

@@ -1,0 +1,110 @@
+//! `plugin-runner serve`: what is installed in a directory, with a port for plugins and an HTTP API.
+//!
+//! The calling thread starts everything, waits for signals and stops everything; all other threads are the
+//! host's, except for those of `signals` and for the one that boots.
+
+mod admin_file;
+mod arguments;
+mod logging;
+mod reload;
+mod service;
+mod settings;
+mod token;
+
+use std::io::{self, Write as _};
+
+use crossbeam_channel::{never, select};
+
+pub(crate) use arguments::ServeArguments;
+
+use super::error::CliError;
+use super::run::say;
+use super::signals::{Hangup, Signals};
+use service::Service;
+use settings::{Configuration, Given, Settings};
+
+/// Serves until it is asked to end.
+///
+/// # Errors
+/// [`CliError`] when a setting is wrong, when something could not be started, or when something could not be
+/// ended.
+pub(crate) fn serve(arguments: ServeArguments) -> Result<(), CliError> {
+    let given = Given {
+        flags: arguments.flags,
+        variables: std::env::vars_os().collect(),
+    };
+    let configuration = Configuration::read(&given);
+    if arguments.check {
+        print(&configuration)?;
+    }
+    let settings = usable(&configuration)?;
+    if arguments.check {
+        return Ok(());
+    }
+    // Before anything is started, so that from here on a signal ends it in order.
+    let signals =
+        Signals::listen(Hangup::Reload).map_err(CliError::cannot("listen for signals"))?;
+    logging::start(settings.log_format, settings.log_level);
+    let outcome = run(&given, &configuration, settings, &signals);
+    // Among the other messages, in their format.
+    outcome.map_err(|failure| {
+        log::error!("{failure}");
+        if log::max_level() < log::Level::Error {
+            return failure;
+        }
+        failure.said()
+    })
+}
+
+fn print(configuration: &Configuration) -> Result<(), CliError> {
+    let text = configuration.to_text();
+    match io::stdout().write_all(text.as_bytes()) {
+        // The reader has left, as `head` does.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::cannot("write to standard output")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says everything that is wrong.
+///
+/// # Errors
+/// [`CliError`] when a setting is wrong.
+fn usable(configuration: &Configuration) -> Result<&Settings, CliError> {
+    for warning in &configuration.warnings {
+        say(&format!("warning: {}", CliError::usage(warning.as_str())));
+    }
+    for problem in &configuration.problems {
+        say(&CliError::usage(problem.as_str()).to_string());
+    }
+    let wrong = || CliError::usage("a setting is wrong").said();
+    configuration.settings.as_ref().ok_or_else(wrong)
+}
+
+fn run(
+    given: &Given,
+    configuration: &Configuration,
+    settings: &Settings,
+    signals: &Signals,
+) -> Result<(), CliError> {
+    let service = Service::start(configuration, settings)?;
+    let mut booted = service.boot()?;
+    let mut running = configuration.clone();
+    loop {
+        select! {
+            recv(signals.received()) -> _ => break,
+            recv(signals.reloads()) -> _ => {
+                running = reload::reload(given, running, &service);
+            }
+            recv(booted) -> report => {
+                booted = never();
+                // Everything is up.
+                service.tell_boot(report);
+            }
+        }
+    }
+    // Stopping begins.
+    log::info!("stopping; once more to kill");
+    service.stop(signals, settings.stop_grace)
+}

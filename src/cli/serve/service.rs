@@ -1,0 +1,286 @@
+//! `Service`: everything that serves, from its start to its end: the store, the host, the port for plugins, the
+//! manager and the HTTP API.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvError, bounded};
+use plugin_runner::admin::{AdminServer, AdminSettings};
+use plugin_runner::listener::Listener;
+use plugin_runner::manager::BootReport;
+#[cfg(feature = "sprites")]
+use plugin_runner::runtime::SpritesSettings;
+use plugin_runner::text::escape;
+use plugin_runner::{
+    Error, Host, InstallationId, LogSettings, Manager, ManagerSettings, ProcessLimits,
+    RestartPolicy, RuntimeProvider, SqliteStore, Timeouts,
+};
+
+use super::admin_file::AdminFile;
+use super::settings::{Configuration, Secret, Settings, Size};
+use super::token;
+use crate::cli::ending::{self, End, stop_timeout};
+use crate::cli::error::CliError;
+use crate::cli::keeper;
+use crate::cli::signals::Signals;
+
+/// How long plugins are waited for at the start; those that take longer go on starting.
+const BOOT: Duration = Duration::from_secs(10 * 60);
+/// At the end: how long answers that have begun may take, and then calls to plugins.
+const ANSWERS: Duration = Duration::from_secs(4);
+const CALLS: Duration = Duration::from_secs(5);
+
+/// Characters of a plugin's name that are shown.
+const NAME: usize = 100;
+
+/// What a boot returns.
+type Booted = Result<BootReport, Error>;
+
+/// Everything that serves.
+#[derive(Debug)]
+pub(super) struct Service {
+    host: Host,
+    listener: Listener,
+    manager: Manager,
+    admin: AdminServer,
+    /// Last, because its server is there until then.
+    _file: AdminFile,
+}
+
+impl Service {
+    /// Starts everything but the plugins.
+    ///
+    /// # Errors
+    /// [`CliError`] names what could not be started, and the setting that it depends on.
+    pub(super) fn start(
+        configuration: &Configuration,
+        settings: &Settings,
+    ) -> Result<Self, CliError> {
+        let about = |name: &str| {
+            let named = configuration.named(name);
+            move |error: CliError| error.about(named)
+        };
+        let data = &settings.data;
+        let store = open_store(data).map_err(about("data"))?;
+        let token = match &settings.admin_token {
+            Some(token) => token.clone(),
+            None => generated_token(store.dir())?,
+        };
+        let data = store.dir().to_owned();
+        let host = host(settings, store)?;
+        let listen = settings.listen.to_string();
+        let listener = host.listen(&listen);
+        let listener = listener.map_err(|error| about("listen")(error.into()))?;
+        let manager = Manager::with_settings(host.clone(), manager_settings(settings))?;
+        let admin = AdminServer::start(
+            manager.clone(),
+            &settings.admin.to_string(),
+            &token.0,
+            AdminSettings::default()
+                .allow_hosts(settings.allow_host.clone())
+                .allow_origins(settings.allow_origin.clone()),
+        );
+        let admin = admin.map_err(|error| about("admin")(error.into()))?;
+        let file = AdminFile::write(&data, &admin.url())?;
+        log::info!("plugins connect to {}/rpc", listener.base_url());
+        log::info!("the HTTP API is at {}", admin.url());
+        Ok(Self {
+            host,
+            listener,
+            manager,
+            admin,
+            _file: file,
+        })
+    }
+    /// Starts the plugins that are wanted active, on a thread of its own, and returns the channel of the report.
+    ///
+    /// # Errors
+    /// [`CliError`] when the thread cannot be started.
+    pub(super) fn boot(&self) -> Result<Receiver<Booted>, CliError> {
+        let (sender, receiver) = bounded(1);
+        let manager = self.manager.clone();
+        thread::Builder::new()
+            .name("boot".to_owned())
+            .spawn(move || {
+                let report = manager.boot(BOOT);
+                drop(manager);
+                // The receiver is gone if the end came first.
+                let _ = sender.send(report);
+            })
+            .map_err(CliError::cannot("start the plugins"))?;
+        Ok(receiver)
+    }
+
+    /// Says what came of the boot.
+    pub(super) fn tell_boot(&self, booted: Result<Booted, RecvError>) {
+        let report = match booted {
+            Ok(Ok(report)) => report,
+            Ok(Err(error)) => {
+                log::error!("cannot start the plugins: {error}");
+                return;
+            }
+            Err(RecvError) => {
+                log::error!("cannot start the plugins: the thread that does it ended");
+                return;
+            }
+        };
+        for (id, error) in &report.failed {
+            log::error!("plugin {} did not start: {error}", self.name(*id));
+        }
+        let counts = [
+            (report.active.len(), "running"),
+            (report.starting.len(), "still starting"),
+            (report.awaited.len(), "awaited from outside"),
+            (report.failed.len(), "failed"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if counts.is_empty() {
+            log::info!("up; no plugin is wanted active");
+        } else {
+            log::info!("up; plugins: {}", counts.join(", "));
+        }
+    }
+
+    /// Applies what can change while the server runs, but for the log level.
+    ///
+    /// # Errors
+    /// [`Error`] when something cannot be applied.
+    pub(super) fn apply(&self, settings: &Settings) -> Result<(), Error> {
+        self.admin
+            .set_allowed_origins(settings.allow_origin.clone())?;
+        self.host.set_process_limits(process_limits(settings))
+    }
+
+    /// Stops everything in order: no connection is accepted any more, answers that have begun and calls to
+    /// plugins may finish, plugins stop, and the store closes. A signal meanwhile ends it at once.
+    ///
+    /// # Errors
+    /// [`CliError`] when something could not be ended in time, or was ended at once.
+    pub(super) fn stop(self, signals: &Signals, grace: Duration) -> Result<(), CliError> {
+        self.listener.stop();
+        let timeout = stop_timeout(grace);
+        let end = End {
+            host: &self.host,
+            signals,
+            asked: true,
+            timeout,
+            last: Some(Duration::ZERO),
+            say: &|| {},
+            hurry: &|| {
+                let _ = self.admin.stop(Duration::ZERO);
+            },
+        };
+        let (report, impatient) = end.by(|| {
+            let left = self.admin.stop(ANSWERS);
+            if left > 0 {
+                log::warn!("requests that were not answered in time: {left}");
+            }
+            if let Err(error) = self.host.drain(CALLS) {
+                log::warn!("calls to plugins that were not answered: {error}");
+            }
+            self.host.shutdown(timeout)
+        });
+        let name = |id: &InstallationId| Some(self.name(*id));
+        let say = |text: &str| log::warn!("{text}");
+        ending::judge(&report, impatient, grace, &name, &say)?;
+        log::info!("stopped");
+        Ok(())
+    }
+
+    /// Returns what a plugin is called in messages.
+    fn name(&self, id: InstallationId) -> String {
+        let found = self.manager.get(id);
+        found.map_or_else(
+            |_| id.to_string(),
+            |found| format!("{:.NAME$} ({id})", escape(&found.manifest().id)),
+        )
+    }
+}
+
+fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
+    let shown = data.display();
+    if fs::metadata(data).is_ok_and(|found| !found.is_dir()) {
+        return Err(
+            format!("{shown} is not a directory; name one, or what is to become one").into(),
+        );
+    }
+    Ok(SqliteStore::open(data)?)
+}
+
+fn generated_token(data: &Path) -> Result<Secret, CliError> {
+    let found = token::generated(data)?;
+    if let Some(warning) = found.warning {
+        log::warn!("{warning}");
+    }
+    Ok(found.token)
+}
+
+fn host(settings: &Settings, store: SqliteStore) -> Result<Host, CliError> {
+    let timeouts = Timeouts::default()
+        .connect(settings.connect_timeout)
+        .stop_grace(settings.stop_grace)
+        .stop(stop_timeout(settings.stop_grace));
+    let policy = RestartPolicy::default()
+        .max_restart_attempts(settings.max_restart_attempts)
+        .max_backoff(settings.max_backoff)
+        .crash_threshold(settings.crash_threshold)
+        .crash_backoff(settings.crash_backoff);
+    let logs = LogSettings::default()
+        .max_file_size(settings.plugin_log_size.0)
+        .keep(settings.plugin_log_files);
+    let mut builder = Host::builder()
+        .data_dir(store.dir())
+        .runtime_provider(settings.runtime)
+        .timeouts(timeouts)
+        .restart_policy(policy)
+        .log_settings(logs)
+        .process_limits(process_limits(settings))
+        .store(Arc::new(store));
+    if let Some(keeper) = keeper() {
+        builder = builder.keeper(keeper);
+    }
+    if let Some(url) = &settings.public_url {
+        builder = builder.rpc_base_url(url);
+    }
+    #[cfg(feature = "sprites")]
+    if let (RuntimeProvider::Sprites, Some(key)) = (settings.runtime, &settings.sprites_api_key) {
+        let account = SpritesSettings::new(&key.0).api_url(&settings.sprites_api_url);
+        builder = builder.sprites(account);
+    }
+    Ok(builder.build()?)
+}
+
+fn manager_settings(settings: &Settings) -> ManagerSettings {
+    let manager = ManagerSettings::default();
+    #[cfg(feature = "fetch")]
+    let manager = manager.fetch_allowed_hosts(settings.fetch_allow_host.clone());
+    #[cfg(not(feature = "fetch"))]
+    let _ = settings;
+    manager
+}
+
+fn process_limits(settings: &Settings) -> ProcessLimits {
+    let mut limits = ProcessLimits::default();
+    if let Some(Size(bytes)) = settings.plugin_memory {
+        limits = limits.memory(bytes);
+    }
+    if let Some(time) = settings.plugin_cpu_time {
+        limits = limits.cpu_time(time);
+    }
+    if let Some(processes) = settings.plugin_processes {
+        limits = limits.processes(processes);
+    }
+    if let Some(files) = settings.plugin_open_files {
+        limits = limits.open_files(files);
+    }
+    if let Some(nice) = settings.plugin_nice {
+        limits = limits.nice(nice);
+    }
+    limits
+}

@@ -1,0 +1,122 @@
+//! What is wrong between settings that are right one by one; and printing them all.
+
+use std::fmt::Write as _;
+
+use plugin_runner::RuntimeProvider;
+
+use super::reader::{Configuration, Origin};
+use super::{Setting, Settings};
+use crate::cli::serve::token;
+
+/// Where the values of the printed configuration end, and the places where they came from begin.
+const COLUMN: usize = 48;
+
+/// Adds what is wrong to the problems. Reads the token, if a file with one is named.
+pub(super) fn check(settings: &mut Settings, configuration: &mut Configuration) {
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let named = |name: &str| configuration.named(name);
+    let (listen, admin) = (settings.listen, settings.admin);
+    let overlap =
+        listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
+    if overlap && listen.port() == admin.port() && listen.port() != 0 {
+        problems.push(format!(
+            "{} {admin}: plugins connect to that port already, see {}; take another",
+            named("admin"),
+            named("listen"),
+        ));
+    }
+    if settings.admin_token.is_some() && settings.admin_token_file.is_some() {
+        problems.push(format!(
+            "{}: there is a token in the variable {} as well; leave one out",
+            named("admin_token_file"),
+            named("admin_token"),
+        ));
+    } else if let Some(path) = &settings.admin_token_file {
+        match token::read(path) {
+            Ok(found) => {
+                settings.admin_token = Some(found.token);
+                warnings.extend(found.warning);
+            }
+            Err(problem) => problems.push(format!("{}: {problem}", named("admin_token_file"))),
+        }
+    } else if let Some(secret) = &settings.admin_token
+        && let Err(problem) = token::check(&secret.0)
+    {
+        problems.push(format!("{}: {problem}", named("admin_token")));
+    }
+    let is_given = settings.admin_token.is_some() || settings.admin_token_file.is_some();
+    if !admin.ip().is_loopback() && !is_given {
+        problems.push(format!(
+            "{} {admin}: others than this machine reach that address; set a token of your own with \
+             --admin-token-file or PLUGIN_RUNNER_ADMIN_TOKEN, or take 127.0.0.1",
+            named("admin"),
+        ));
+    }
+    if settings.runtime == RuntimeProvider::Sprites {
+        check_sprites(settings, &named, &mut problems);
+    }
+    configuration.problems.append(&mut problems);
+    configuration.warnings.append(&mut warnings);
+}
+
+fn check_sprites(settings: &Settings, named: &dyn Fn(&str) -> String, problems: &mut Vec<String>) {
+    let runtime = named("runtime");
+    if !cfg!(feature = "sprites") {
+        problems.push(format!(
+            "{runtime} sprites: this program was built without the feature 'sprites'"
+        ));
+    }
+    if settings.sprites_api_key.is_none() {
+        problems.push(format!(
+            "{runtime} sprites: the key of an account at sprites.dev is needed in the variable {}",
+            named("sprites_api_key"),
+        ));
+    }
+    if settings.public_url.is_none() {
+        problems.push(format!(
+            "{runtime} sprites: --public-url is needed, such as wss://plugins.example.com, at which \
+             sprites reach {} {}",
+            named("listen"),
+            settings.listen,
+        ));
+    }
+    let limits = [
+        ("plugin_memory", settings.plugin_memory.is_some()),
+        ("plugin_cpu_time", settings.plugin_cpu_time.is_some()),
+        ("plugin_processes", settings.plugin_processes.is_some()),
+        ("plugin_open_files", settings.plugin_open_files.is_some()),
+        ("plugin_nice", settings.plugin_nice.is_some()),
+    ];
+    for (limit, _) in limits.iter().filter(|(_, is_set)| *is_set) {
+        problems.push(format!(
+            "{}: it cannot be set for plugins on sprites",
+            named(limit)
+        ));
+    }
+}
+
+impl Configuration {
+    /// Returns the configuration in use as a file that would say the same, with where each value came from.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        for effective in &self.effective {
+            let Setting {
+                name, is_secret, ..
+            } = effective.setting;
+            let line = match (&effective.value, is_secret) {
+                (Some(value), false) => format!("{name} = {value}"),
+                (Some(_), true) => format!("# {name} is set"),
+                (None, _) => format!("# {name}"),
+            };
+            // A wrong value has a line among the problems.
+            let origin = match (&effective.value, &effective.origin) {
+                (None, Origin::Flag | Origin::Variable | Origin::File { .. }) => "wrong".into(),
+                (_, Origin::Variable) => effective.setting.variable.to_owned(),
+                (_, Origin::Flag) => effective.named(),
+                (_, origin) => origin.to_string(),
+            };
+            let _ = writeln!(text, "{line:COLUMN$} # {origin}");
+        }
+        text
+    }
+}

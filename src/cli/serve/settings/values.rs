@@ -1,0 +1,266 @@
+//! Values of settings: how each kind is read from text, and how it is shown, in the words of the file.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use plugin_runner::RuntimeProvider;
+use plugin_runner::auth::ExternalToken;
+use serde_json::json;
+
+use super::duration;
+
+/// The library's greatest wait before a restart.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A value of a setting.
+pub(crate) trait Value: Sized {
+    /// Returns what stands for a setting that is nowhere given and has no default; `None` if it must be given.
+    fn missing() -> Option<Self> {
+        None
+    }
+
+    /// Returns the value as the file would have it; `None` if there is none.
+    fn shown(&self) -> Option<String>;
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(pub(crate) u64);
+
+/// How log messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A value that is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// Returns text between quotes. JSON's escapes are TOML's too.
+fn quoted(text: &str) -> String {
+    json!(text).to_string()
+}
+
+macro_rules! shown {
+    ($($type:ty: $shown:expr;)+) => {
+        $(impl Value for $type {
+            fn shown(&self) -> Option<String> {
+                let shown: fn(&Self) -> String = $shown;
+                Some(shown(self))
+            }
+        })+
+    };
+}
+
+shown! {
+    String: |text| quoted(text);
+    PathBuf: |path| quoted(&path.to_string_lossy());
+    SocketAddr: |address| quoted(&address.to_string());
+    RuntimeProvider: |provider| quoted(provider.as_str());
+    Duration: |time| quoted(&duration::shown(*time));
+    Size: |size| quoted(&size.to_string());
+    LogFormat: |format| quoted(match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    });
+    LevelFilter: |level| quoted(&level.as_str().to_lowercase());
+    Secret: |_| quoted("…");
+    u32: u32::to_string;
+    u64: u64::to_string;
+    usize: usize::to_string;
+    i32: i32::to_string;
+}
+
+impl<T: Value> Value for Option<T> {
+    fn missing() -> Option<Self> {
+        Some(None)
+    }
+
+    fn shown(&self) -> Option<String> {
+        self.as_ref()?.shown()
+    }
+}
+
+impl Value for Vec<String> {
+    fn missing() -> Option<Self> {
+        Some(Vec::new())
+    }
+
+    fn shown(&self) -> Option<String> {
+        Some(json!(self).to_string())
+    }
+}
+
+/// As `parse`, for a setting that need not have a value.
+pub(super) fn optional<T>(
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| parse(text).map(Some)
+}
+
+/// Host names are not resolved, because resolving has no deadline.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "write an address and a port, such as 127.0.0.1:8000 or [::1]:8000".to_owned())
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("write a path".to_owned());
+    }
+    Ok(text.into())
+}
+
+pub(super) fn public_url(text: &str) -> Result<String, String> {
+    // Any token will do: it is the URL that is being checked.
+    let checked = ExternalToken::generate()
+        .map_err(|error| error.to_string())?
+        .connection_url(text);
+    match checked {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!(
+            "{error}; write one such as wss://plugins.example.com"
+        )),
+    }
+}
+
+pub(super) fn sprites_url(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") || text.starts_with("http://") {
+        Ok(text.to_owned())
+    } else {
+        Err("write a URL that begins with https://".to_owned())
+    }
+}
+
+pub(super) fn runtime(text: &str) -> Result<RuntimeProvider, String> {
+    text.parse()
+        .map_err(|_| "write local, sprites or none".to_owned())
+}
+
+/// A wait that the restart policy accepts.
+pub(super) fn backoff(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        wait if wait > DAY => Err("it is longer than a day".to_owned()),
+        wait => Ok(wait),
+    }
+}
+
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .map_err(|_| "write a whole number from 0".to_owned())
+}
+
+pub(super) fn positive(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a whole number from 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
+pub(super) fn nice(text: &str) -> Result<i32, String> {
+    match text.parse() {
+        Ok(nice) if (-20..=19).contains(&nice) => Ok(nice),
+        _ => Err("write a whole number from -20 to 19".to_owned()),
+    }
+}
+
+const UNITS: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+/// Reads a number of bytes, at least one, with or without a unit.
+pub(super) fn size(text: &str) -> Result<Size, String> {
+    let wrong = || "write a size such as 512MiB; the units are B, KiB, MiB and GiB".to_owned();
+    let unit = UNITS
+        .iter()
+        .find_map(|(unit, size)| Some((text.strip_suffix(unit)?, size)));
+    let (number, unit) = unit.unwrap_or((text, &1));
+    let number: u64 = number.trim_end().parse().map_err(|_| wrong())?;
+    match number.checked_mul(*unit) {
+        None => Err("that is too large".to_owned()),
+        Some(0) => Err("must be at least one byte".to_owned()),
+        Some(size) => Ok(Size(size)),
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |(_, size): &&(&str, u64)| self.0.is_multiple_of(*size);
+        match UNITS.iter().find(fits) {
+            Some((unit, size)) => write!(f, "{}{unit}", self.0 / size),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// `trace` is left out: at that level libraries below log what goes over the wire.
+pub(super) fn level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_lowercase().parse() {
+        Ok(LevelFilter::Trace) | Err(_) => Err("write off, error, warn, info or debug".to_owned()),
+        Ok(level) => Ok(level),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("write text or json".to_owned()),
+    }
+}
+
+/// A secret that goes into a header.
+pub(super) fn secret(text: &str) -> Result<Secret, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("only visible ASCII characters, and no space, can be in it".to_owned());
+    }
+    Ok(Secret(text.to_owned()))
+}
+
+/// Returns the texts between the commas.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    let items = text.split(',').map(str::trim);
+    items.filter(|item| !item.is_empty())
+}
+
+pub(super) fn hosts(text: &str) -> Result<Vec<String>, String> {
+    let host = |host: &str| {
+        let is_wrong = host.contains(['/', '@', '?', '#']) || host.contains(char::is_whitespace);
+        if is_wrong || !host.is_ascii() {
+            return Err(format!(
+                "{host:?} is no host; write one such as plugins.internal"
+            ));
+        }
+        Ok(host.to_owned())
+    };
+    items(text).map(host).collect()
+}
+
+pub(super) fn origins(text: &str) -> Result<Vec<String>, String> {
+    let origin = |origin: &str| {
+        let rest = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
+        match rest {
+            Some(host) if !host.is_empty() && hosts(host).is_ok() => Ok(origin.to_owned()),
+            _ => Err(format!(
+                "{origin:?} is no origin; write one such as https://admin.example.com, without a path"
+            )),
+        }
+    };
+    items(text).map(origin).collect()
+}

@@ -1,0 +1,152 @@
+//! From the start to the end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{FREE, Server, command, install};
+use crate::program::{ANSWERING, FAILING, Program, Scratch, is_alive, text};
+use crate::support::alone::Watched;
+use crate::support::wait_until;
+
+#[test]
+fn what_is_installed_runs_until_the_end_is_asked_for() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let scratch = Scratch::new();
+        let id = install(&scratch, "data", "hello", ANSWERING);
+        let server = Server::start(&scratch, "");
+        let plugin = server.active(id);
+        for private in ["admin.json", "admin-token"] {
+            let mode = fs::metadata(server.data.join(private))
+                .unwrap()
+                .permissions();
+            assert_eq!(mode.mode() & 0o777, 0o600, "{private}");
+        }
+        assert_eq!(server.get("/api/plugins", &[]).0, 401);
+        server.program.error_with("up; plugins: 1 running");
+
+        server.program.signal(signal);
+        let output = server.program.end();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("stopping; once more to kill"), "{said}");
+        assert!(said.lines().last().unwrap().ends_with("stopped"), "{said}");
+        assert!(!said.contains(server.token.trim()), "{said}");
+        assert!(!is_alive(plugin));
+        assert!(!server.data.join("admin.json").exists());
+        assert!(server.data.join("admin-token").exists());
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let scratch = Scratch::new();
+    let stubborn = ANSWERING.replace("\"stubborn\" in sys.argv", "True");
+    let id = install(&scratch, "data", "hello", &stubborn);
+    let server = Server::start(&scratch, "--stop-grace 1h");
+    let plugin = Watched::new(server.active(id));
+    server.program.signal(Signal::TERM);
+    server.program.error_with("stopping");
+    // Those that come soon after the first belong to it.
+    wait_until("the end of the plugin", || {
+        server.program.signal(Signal::TERM);
+        !is_alive(plugin.pid)
+    });
+    plugin.expect_end("the plugin");
+    let output = server.program.end();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ended at once on a second signal"), "{said}");
+    assert!(!server.data.join("admin.json").exists());
+}
+
+#[test]
+fn the_end_may_be_asked_for_while_plugins_start() {
+    let scratch = Scratch::new();
+    let silent = "#!/bin/sh\necho pid $$\nexec cat >/dev/null\n";
+    let id = install(&scratch, "data", "silent", silent);
+    let server = Server::start(&scratch, "");
+    wait_until("a start", || !server.log(id).is_empty());
+    let said = server.program.stop();
+    assert!(!said.contains("up; plugins"), "{said}");
+}
+
+#[test]
+fn after_a_kill_everything_is_back() {
+    let scratch = Scratch::new();
+    let id = install(&scratch, "data", "hello", ANSWERING);
+    let first = Server::start(&scratch, "");
+    let plugin = Watched::new(first.active(id));
+    first.program.signal(Signal::KILL);
+    plugin.expect_end("the plugin of the killed server");
+    let killed = first.program.end();
+    assert_eq!(killed.status.code(), None);
+    let stale: Value =
+        serde_json::from_slice(&fs::read(first.data.join("admin.json")).unwrap()).unwrap();
+
+    let second = Server::start(&scratch, "");
+    assert_eq!(second.token, first.token);
+    assert_ne!(second.url, stale["url"]);
+    let again = second.active_after(id, 1);
+    assert_ne!(again, plugin.pid);
+    assert_eq!(second.plugins()[0]["name"], "hello");
+    second.program.stop();
+}
+
+#[test]
+fn plugins_that_fail_keep_nothing_else_from_running() {
+    let scratch = Scratch::new();
+    let failing = install(&scratch, "data", "failing", FAILING);
+    let id = install(&scratch, "data", "hello", ANSWERING);
+    let server = Server::start(&scratch, "--max-restart-attempts 0");
+    server.active(id);
+    let failed = server.program.error_with("did not start");
+    assert!(
+        failed.contains(&format!("plugin failing ({failing})")),
+        "{failed}"
+    );
+    server
+        .program
+        .error_with("up; plugins: 1 running, 1 failed");
+    server.program.stop();
+}
+
+#[test]
+fn the_log_can_be_objects() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, "--log-format json --log-level debug");
+    server.program.error_with("up; no plugin is wanted active");
+    let said = server.program.stop();
+    for line in said.lines() {
+        let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let members: Vec<_> = object
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(members, ["level", "message", "target", "time"], "{line}");
+    }
+    let at = |part: &str| said.lines().any(|line| line.contains(part));
+    assert!(
+        at(&json!(format!("the HTTP API is at {}", server.url)).to_string()),
+        "{said}"
+    );
+
+    // So are the words of a failure.
+    let arguments = format!("--data data/plugins.sqlite {FREE} --log-format json");
+    let output = Program::start(command(&scratch, &arguments)).end();
+    assert_eq!(output.status.code(), Some(1));
+    let said: Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(said["level"], "error");
+    assert!(
+        said["message"]
+            .as_str()
+            .unwrap()
+            .contains("is not a directory"),
+        "{said}"
+    );
+}

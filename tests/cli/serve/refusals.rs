@@ -1,0 +1,122 @@
+//! What keeps the server from starting: one clear line each.
+
+use std::fs;
+use std::net::TcpListener;
+
+use super::{FREE, Server, command};
+use crate::program::{Program, Scratch, text};
+
+/// What the server says, without the time, before it ends with this code.
+#[track_caller]
+fn refused(scratch: &Scratch, code: i32, arguments: &str) -> String {
+    let output = Program::start(command(scratch, arguments)).end();
+    let said = text(&output.stderr).to_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let said = said.trim_end();
+    said.split_once("[ERROR] ")
+        .map_or(said, |(_, said)| said)
+        .to_owned()
+}
+
+#[test]
+fn two_servers_cannot_have_one_directory() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, "");
+    let said = refused(&scratch, 1, &format!("--data data {FREE}"));
+    let pid = server.program.id().as_raw_nonzero();
+    assert_eq!(
+        said,
+        format!(
+            "--data: the data directory {} is in use by process {pid}; stop that, or use another directory",
+            server.data.display()
+        )
+    );
+    // What the first one wrote is still its own.
+    assert!(server.data.join("admin.json").exists());
+    server.plugins();
+    server.program.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_flag() {
+    let scratch = Scratch::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for (flag, other) in [("--listen", "--admin"), ("--admin", "--listen")] {
+        let said = refused(
+            &scratch,
+            1,
+            &format!("--data data {flag} {address} {other} 127.0.0.1:0"),
+        );
+        assert!(
+            said.starts_with(&format!("{flag}: cannot listen on {address}: ")),
+            "{said}"
+        );
+        assert!(
+            said.ends_with("take another port, or 0 for a free one"),
+            "{said}"
+        );
+    }
+    assert!(!scratch.path("data/admin.json").exists());
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_named_with_its_setting() {
+    let scratch = Scratch::new();
+    scratch.write("file", "x");
+    let said = refused(&scratch, 1, &format!("--data file {FREE}"));
+    assert_eq!(
+        said,
+        "--data: file is not a directory; name one, or what is to become one"
+    );
+    let said = refused(&scratch, 1, &format!("--data file/below {FREE}"));
+    assert!(
+        said.starts_with("--data: cannot create the directory file/below: "),
+        "{said}"
+    );
+    // Where nobody may create anything, not even root.
+    let mut command = command(&scratch, FREE);
+    command.env("PLUGIN_DATA_PATH", "/proc/plugins");
+    let output = Program::start(command).end();
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("PLUGIN_DATA_PATH: cannot create the directory /proc/plugins: "),
+        "{said}"
+    );
+    assert_eq!(fs::read(scratch.path("file")).unwrap(), b"x");
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_token_of_ones_own() {
+    let scratch = Scratch::new();
+    let said = refused(
+        &scratch,
+        2,
+        "--data data --listen 127.0.0.1:0 --admin 0.0.0.0:0",
+    );
+    assert!(
+        said.contains("--admin 0.0.0.0:0") && said.contains("--admin-token-file"),
+        "{said}"
+    );
+    let said = refused(
+        &scratch,
+        2,
+        "--data data --listen 127.0.0.1:9000 --admin 127.0.0.1:9000",
+    );
+    assert!(said.contains("take another"), "{said}");
+    assert!(!scratch.path("data").exists());
+}
+
+#[test]
+fn sprites_need_their_settings() {
+    let scratch = Scratch::new();
+    let arguments = format!("--data data {FREE} --runtime sprites");
+    let output = Program::start(command(&scratch, &arguments)).end();
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines[0].contains("SPRITES_API_KEY"), "{said}");
+    assert!(lines[1].contains("--public-url"), "{said}");
+}
