@@ -89,17 +89,21 @@ impl Connection {
             head: parsed,
             peer: self.peer,
         };
+        let refusal = |answer: &RefusalAnswer| {
+            Response::refusal(answer, (self.settings.refusal_body)(answer))
+        };
         let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&mut request)));
         let (mut response, has_panicked) = match handled {
+            Ok(response) if response.is_wrong() => (refusal(RefusalAnswer::INTERNAL), false),
             Ok(response) => (response, false),
             Err(panic) => {
                 log::error!("a handler of requests panicked: {}", panic_text(&*panic));
-                (RefusalAnswer::INTERNAL.into(), true)
+                (refusal(RefusalAnswer::INTERNAL), true)
             }
         };
         let mut body = request.body;
         if response.hands_over() && (minor == 0 || !body.is_at_end()) {
-            response = RefusalAnswer::BAD_REQUEST.into();
+            response = refusal(RefusalAnswer::BAD_REQUEST);
         }
         let is_stopping = body.wire.stop().begun.has_come();
         let is_last = !persists || has_panicked || is_stopping || !body.may_be_skipped();
@@ -142,7 +146,8 @@ impl Connection {
 
     /// Answers a request that was refused before it had a handler.
     fn refuse(&self, answer: &'static RefusalAnswer) -> Next {
-        match self.wire.write(&answer.to_bytes()) {
+        let answer = answer.to_bytes_with(&(self.settings.refusal_body)(answer));
+        match self.wire.write(&answer) {
             Ok(()) => Next::Linger,
             Err(_) => Next::Close,
         }

@@ -45,12 +45,14 @@ pub fn serve_connection(socket: OwnedFd, body_limit: u64, time: Duration) -> Vec
     let seen = served.clone();
     let handler = move |request: &mut Request<'_>| {
         let body = request.read_body(body_limit);
+        let body = body.map_err(|error| error.answer().status);
+        let status = body.as_ref().map_or_else(|status| *status, |_| 200);
         seen.lock().push(ServedRequest {
             method: request.method().to_owned(),
             target: request.target().to_owned(),
-            body: body.clone().map_err(|error| error.answer().status),
+            body,
         });
-        body.map_or_else(|error| error.answer().into(), |_| Response::empty(200))
+        Response::empty(status)
     };
     let connection = Connection {
         wire: Wire::new(socket, Arc::new(stop), settings.write),

@@ -29,10 +29,9 @@ mod tests;
 
 pub(crate) use accept::{accept_until, bind};
 pub(crate) use body::BodyError;
-#[allow(unused_imports, reason = "its operations follow")]
 pub(crate) use events::{Event, EventStream};
 pub(crate) use head::{HeadError, Interruption, ParseError, ParsedHead, end_of_head, read_head};
-pub(crate) use refusal::{RefusalAnswer, reason, refuse};
+pub(crate) use refusal::{RefusalAnswer, RefusalBody, reason, refuse};
 pub(crate) use request::Request;
 pub(crate) use response::Response;
 pub(crate) use server::Server;

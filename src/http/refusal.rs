@@ -1,9 +1,16 @@
-//! Answers that refuse a request or a connection: one line of plain text, after which the connection ends.
+//! Answers that refuse a request or a connection, after which the connection ends: one line of plain text, unless
+//! a server words them in its own way.
 
 use std::fmt::Write as _;
 
 use crate::deadline::Deadline;
 use crate::duplex::websocket::Socket;
+
+/// The body of a refusal.
+pub(crate) struct RefusalBody {
+    pub(crate) content_type: &'static str,
+    pub(crate) text: String,
+}
 
 /// What a refusal answers.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,25 +71,45 @@ impl RefusalAnswer {
 
     /// Returns the body: one line of plain text.
     pub(crate) fn body(&self) -> String {
-        format!("{}\n", self.text)
+        self.plain_text().text
     }
 
     /// Returns the headers, but for `Content-Length` and `Connection`.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
-        let content = ("Content-Type", "text/plain; charset=utf-8");
-        std::iter::once(content).chain(self.header)
+        self.headers_with(&self.plain_text())
     }
 
     /// Returns the whole answer, after which the connection is to be closed.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        self.to_bytes_with(&self.plain_text())
+    }
+
+    /// Returns the text alone as a body.
+    pub(crate) fn plain_text(&self) -> RefusalBody {
+        RefusalBody {
+            content_type: "text/plain; charset=utf-8",
+            text: format!("{}\n", self.text),
+        }
+    }
+
+    pub(super) fn headers_with(
+        &self,
+        body: &RefusalBody,
+    ) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        let content = ("Content-Type", body.content_type);
+        std::iter::once(content).chain(self.header)
+    }
+
+    /// Returns the whole answer with another body.
+    pub(super) fn to_bytes_with(&self, body: &RefusalBody) -> Vec<u8> {
         let mut answer = String::with_capacity(256);
-        let (status, body) = (self.status, self.body());
+        let status = self.status;
         // Writing to a string cannot fail.
         let _ = write!(answer, "HTTP/1.1 {status} {}\r\n", reason(status));
-        for (name, value) in self.headers() {
+        for (name, value) in self.headers_with(body) {
             let _ = write!(answer, "{name}: {value}\r\n");
         }
-        let length = body.len();
+        let (length, body) = (body.text.len(), &body.text);
         let _ = write!(
             answer,
             "Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"

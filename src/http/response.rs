@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Read, Write as _};
 
 use super::events::EventStream;
-use super::refusal::{RefusalAnswer, reason};
+use super::refusal::{RefusalAnswer, RefusalBody, reason};
 use super::wire::{PACE, Wire};
 use crate::duplex::websocket::Socket;
 
@@ -87,6 +87,15 @@ impl Response {
         Self::of(101, Content::HandOver(Box::new(take)))
     }
 
+    /// Returns a refusal with this body.
+    pub(super) fn refusal(answer: &RefusalAnswer, body: RefusalBody) -> Self {
+        let headers = answer.headers_with(&body);
+        let response = Self::of(answer.status, Content::Bytes(body.text.into_bytes()));
+        headers.fold(response, |response, (name, value)| {
+            response.header(name, value)
+        })
+    }
+
     /// Adds a header. With a name or value that cannot be in a head, above all one with CR, LF or NUL, and
     /// with a name that is the server's to write, the answer becomes 500.
     #[must_use]
@@ -116,14 +125,16 @@ impl Response {
         self.status
     }
 
+    /// Whether it has a header that cannot be sent.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.is_wrong
+    }
+
     /// Writes the answer. Returns what takes over the connection, if that was the answer.
     ///
     /// # Errors
     /// Those of the connection, and of the source; the connection is of no use then.
     pub(super) fn write(self, wire: &Wire, exchange: Exchange) -> io::Result<Option<HandOver>> {
-        if self.is_wrong {
-            return Self::from(RefusalAnswer::INTERNAL).write(wire, exchange);
-        }
         let mut head = Vec::with_capacity(256);
         write!(head, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status))?;
         for (name, value) in &self.headers {
@@ -180,16 +191,6 @@ impl Response {
 
     pub(super) fn hands_over(&self) -> bool {
         matches!(self.content, Content::HandOver(_))
-    }
-}
-
-impl From<&'static RefusalAnswer> for Response {
-    fn from(answer: &'static RefusalAnswer) -> Self {
-        let mut response = Self::of(answer.status, Content::Bytes(answer.body().into_bytes()));
-        for (name, value) in answer.headers() {
-            response = response.header(name, value);
-        }
-        response
     }
 }
 

@@ -178,7 +178,8 @@ impl Acceptor {
         let socket = Arc::new(Socket::from(stream));
         let Some(slot) = self.slots.take(&socket) else {
             log::debug!("connection from {peer} refused: too many connections");
-            let answer = RefusalAnswer::TOO_MANY_CONNECTIONS.to_bytes();
+            let answer = RefusalAnswer::TOO_MANY_CONNECTIONS;
+            let answer = answer.to_bytes_with(&(self.settings.refusal_body)(answer));
             refuse(&socket, &answer, Deadline::after(Duration::ZERO));
             return;
         };

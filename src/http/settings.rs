@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::refusal::{RefusalAnswer, RefusalBody};
+
 /// The deadlines and bounds of one server. There is one deadline for each phase of a request; none begins
 /// again with each byte.
 ///
@@ -31,6 +33,9 @@ pub(crate) struct HttpSettings {
     pub(crate) linger: Duration,
     /// The stack of a connection's thread, on which handlers run, in bytes. Default 1 MiB.
     pub(crate) stack: usize,
+    /// How it words what it refuses before there is a handler, or because the handler panicked. Default one
+    /// line of plain text.
+    pub(crate) refusal_body: fn(&RefusalAnswer) -> RefusalBody,
 }
 
 impl Default for HttpSettings {
@@ -44,6 +49,7 @@ impl Default for HttpSettings {
             write: Duration::from_secs(10),
             linger: Duration::from_secs(1),
             stack: 1024 * 1024,
+            refusal_body: RefusalAnswer::plain_text,
         }
     }
 }

@@ -109,7 +109,7 @@ fn two_hundred_connections_of_which_half_are_stuck() {
         }),
         "/upload" => match request.read_body(100) {
             Ok(_) => Response::empty(200),
-            Err(error) => error.answer().into(),
+            Err(error) => refused(error),
         },
         _ => Response::empty(200),
     });

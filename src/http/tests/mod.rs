@@ -63,6 +63,12 @@ pub(super) fn patient() -> HttpSettings {
     }
 }
 
+/// The answer to a request whose body cannot be read.
+pub(super) fn refused(error: BodyError) -> Response {
+    let answer = error.answer();
+    Response::refusal(answer, answer.plain_text())
+}
+
 /// A server with a handler of one test's own. At its end nothing of it is left.
 pub(super) struct TestServer {
     server: Option<Server>,
@@ -93,7 +99,7 @@ impl TestServer {
             let begin = format!("{} {} ", request.method(), request.target());
             match request.read_body(1024 * 1024) {
                 Ok(body) => Response::bytes(200, "text/plain", [begin.into_bytes(), body].concat()),
-                Err(error) => error.answer().into(),
+                Err(error) => refused(error),
             }
         });
         (server, targets)

@@ -66,7 +66,10 @@ fn answers_without_a_body_have_none() {
     let server = TestServer::start(patient(), |request| match request.path() {
         "/gone" => Response::empty(204),
         "/nothing" => Response::empty(200),
-        _ => Response::from(RefusalAnswer::TOO_MANY_CONNECTIONS),
+        _ => {
+            let answer = RefusalAnswer::TOO_MANY_CONNECTIONS;
+            Response::refusal(answer, answer.plain_text())
+        }
     });
     let mut client = server.connect();
     client.send("DELETE /gone HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -135,6 +138,38 @@ fn no_header_can_be_smuggled_into_an_answer() {
         assert_eq!(answer.status, 500, "{target}");
         assert_eq!(answer.header("X-Bad"), None, "{target}");
         assert_eq!(answer.text(), "internal server error\n");
+    }
+}
+
+#[test]
+fn a_server_words_its_refusals() {
+    let settings = HttpSettings {
+        refusal_body: |answer| RefusalBody {
+            content_type: "text/x-own",
+            text: format!("own {}", answer.status),
+        },
+        ..patient()
+    };
+    let server = TestServer::start(settings, |request| match request.path() {
+        "/panic" => panic!("on purpose"),
+        _ => Response::empty(200).header("x", "\n"),
+    });
+    for (request, status) in [
+        ("GET /panic HTTP/1.1\r\nHost: h\r\n\r\n", 500),
+        (
+            "GET /wrong-header HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+            500,
+        ),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+    ] {
+        let mut client = server.connect();
+        let answer = client.send(request).answer();
+        assert_eq!(
+            (answer.status, answer.text()),
+            (status, &*format!("own {status}"))
+        );
+        assert_eq!(answer.header("Content-Type"), Some("text/x-own"));
+        client.ends();
     }
 }
 

@@ -41,7 +41,7 @@ fn a_stop_cuts_off_who_neither_reads_nor_sends() {
         "/long" => Response::stream(200, "text/plain", 1 << 40, std::io::repeat(b'x')),
         _ => match request.read_body(100) {
             Ok(_) => Response::empty(200),
-            Err(error) => error.answer().into(),
+            Err(error) => refused(error),
         },
     });
     let mut clients = [
