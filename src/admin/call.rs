@@ -1,22 +1,29 @@
 //! `Call`: a request for one operation, with what its path and query say.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Api;
 use super::problem::Problem;
-use crate::error::Error;
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Request, Response};
 use crate::id::InstallationId;
 use crate::manager::Manager;
+use crate::protocol::unquoted::unquoted;
+use crate::session::context::HostSettings;
 
 /// Characters of an installation id; what follows them in a path is for people.
 const ID_LENGTH: usize = 20;
 
 /// The most bytes of a body that is JSON.
 const JSON_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// How often an operation that waits asks whether its client is still there.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) struct Call<'a, 'c> {
     pub(super) api: &'a Api,
@@ -28,6 +35,10 @@ pub(super) struct Call<'a, 'c> {
 impl Call<'_, '_> {
     pub(super) fn manager(&self) -> &Manager {
         &self.api.manager
+    }
+
+    pub(super) fn host_settings(&self) -> &HostSettings {
+        &self.manager().host().shared().context.settings
     }
 
     /// Returns the installation that the path names first.
@@ -59,16 +70,55 @@ impl Call<'_, '_> {
     /// # Errors
     /// 413, 415, or 400 with what is wrong and where, but without any of its values.
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
+        let body = self.json_text()?;
+        serde_json::from_slice(&body).map_err(|error| {
+            let error = unquoted(error);
+            Problem::bad_request(format!("the body cannot be read: {error}"))
+        })
+    }
+
+    /// Reads a JSON body without looking into it.
+    ///
+    /// # Errors
+    /// 413 or 415.
+    pub(super) fn json_text(&mut self) -> Result<Vec<u8>, Problem> {
         if self.content_type() != "application/json" {
-            return Err(Problem::new(
-                415,
-                "unsupported_media_type",
-                "the body must be application/json",
-            ));
+            return Err(Problem::unsupported_media_type("application/json"));
         }
-        let body = self.request.read_body(JSON_LIMIT)?;
-        serde_json::from_slice(&body)
-            .map_err(|error| Problem::bad_request(format!("the body cannot be read: {error}")))
+        Ok(self.request.read_body(JSON_LIMIT)?)
+    }
+
+    /// Waits for something that goes on without anybody who waits for it. `wait` waits for a part of the time, and
+    /// is called again after an error that it ran out.
+    ///
+    /// # Errors
+    /// Those of `wait`; 503 when the server stops, or when the client has gone and reads no answer.
+    pub(super) fn wait<T>(
+        &self,
+        timeout: Duration,
+        mut wait: impl FnMut(Duration) -> Result<T>,
+    ) -> Result<T, Problem> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            match wait(deadline.remaining().min(LOOK)) {
+                Err(Error::Timeout { phase, problem, .. }) if deadline.has_passed() => {
+                    // Its limit was a part of the whole.
+                    let limit = timeout;
+                    return Err(Error::Timeout {
+                        phase,
+                        limit,
+                        problem,
+                    }
+                    .into());
+                }
+                Err(error) if error.is_timeout() && !deadline.has_passed() => {}
+                waited => return Ok(waited?),
+            }
+            if !self.request.is_open() {
+                let detail = "the server stops, or the client has gone; what was begun goes on";
+                return Err(Problem::new(503, ErrorKind::ShutDown.as_str(), detail));
+            }
+        }
     }
 
     /// Returns the media type of the body in lower case, without parameters.

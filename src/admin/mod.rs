@@ -7,6 +7,7 @@
 mod access;
 mod call;
 mod installation;
+mod package;
 mod plugins;
 mod problem;
 mod routes;
@@ -40,6 +41,11 @@ use problem::Problem;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Plugins that the host does not run
+/// With [`RuntimeProvider::None`](crate::RuntimeProvider::None) whatever needs a runtime is refused with 403:
+/// adding a plugin from a package, replacing its package, and starting it. All else is possible, external
+/// plugins among it. (Storyden refuses every operation then, since it has no plugins at all.)
 ///
 /// # Security
 /// Every request but `/healthz` and `/readyz` needs the token, as `Authorization: Bearer …`; it is compared in
@@ -79,6 +85,7 @@ impl AdminServer {
         settings.validate()?;
         let http = HttpSettings {
             connections: settings.connections,
+            refusal_body: Problem::of_refusal,
             ..HttpSettings::default()
         };
         let threads = manager.host().threads().clone();

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, FieldProblem};
-use crate::http::{BodyError, Response, reason};
+use crate::http::{BodyError, RefusalAnswer, RefusalBody, Response, reason};
+
+const CONTENT_TYPE: &str = "application/problem+json";
 
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -49,6 +51,11 @@ impl Problem {
         Self::new(401, "unauthenticated", detail).header("WWW-Authenticate", "Bearer")
     }
 
+    pub(super) fn unsupported_media_type(expected: &str) -> Self {
+        let detail = format!("the body must be {expected}, and Content-Type must say so");
+        Self::new(415, "unsupported_media_type", detail)
+    }
+
     pub(super) fn header(
         mut self,
         name: &'static str,
@@ -64,10 +71,6 @@ impl Problem {
         self
     }
 
-    pub(super) fn status(&self) -> u16 {
-        self.status
-    }
-
     pub(super) fn respond(self) -> Response {
         let trace = trace_id();
         if self.status >= 500 {
@@ -77,6 +80,30 @@ impl Problem {
                 self.detail
             );
         }
+        let body = self.body(&trace);
+        let response = Response::bytes(self.status, CONTENT_TYPE, body);
+        match self.header {
+            Some((name, value)) => response.header(name, value),
+            None => response,
+        }
+    }
+
+    /// Words what is refused before there is an operation.
+    pub(super) fn of_refusal(answer: &RefusalAnswer) -> RefusalBody {
+        let kind = match answer.status {
+            500 => "internal",
+            503 => ErrorKind::Overloaded.as_str(),
+            _ => "invalid_request",
+        };
+        // What refuses logs what an operator has to know, and does so once for many.
+        let problem = Self::new(answer.status, kind, answer.text);
+        RefusalBody {
+            content_type: CONTENT_TYPE,
+            text: problem.body(&trace_id()),
+        }
+    }
+
+    fn body(&self, trace_id: &str) -> String {
         let name = match self.status {
             400 => Some("invalid-argument"),
             401 => Some("unauthenticated"),
@@ -95,17 +122,12 @@ impl Problem {
             title: reason(self.status),
             status: self.status,
             detail: &self.detail,
-            trace_id: &trace,
+            trace_id,
             kind: self.kind,
             fields: &self.fields,
         };
         // Numbers and text alone, which cannot fail to encode.
-        let body = serde_json::to_vec(&shown).unwrap_or_default();
-        let response = Response::bytes(self.status, "application/problem+json", body);
-        match self.header {
-            Some((name, value)) => response.header(name, value),
-            None => response,
-        }
+        serde_json::to_string(&shown).unwrap_or_default()
     }
 }
 
@@ -129,6 +151,8 @@ impl From<Error> for Problem {
             | ErrorKind::ConfigurationRefused
             | ErrorKind::PrivateAddress
             | ErrorKind::Unsupported => 400,
+            // It is installed; it has to be activated first, or waited for.
+            ErrorKind::NotLoaded | ErrorKind::NotReady => 409,
             _ => kind.http_status(),
         };
         Self {
@@ -140,7 +164,6 @@ impl From<Error> for Problem {
 
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
-        let answer = error.answer();
-        Self::new(answer.status, "invalid_body", answer.text)
+        Self::new(error.answer().status, "invalid_body", error.to_string())
     }
 }

@@ -2,8 +2,8 @@
 
 use super::Api;
 use super::call::Call;
-use super::plugins;
 use super::problem::Problem;
+use super::{package, plugins};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -28,7 +28,22 @@ const fn route(method: &'static str, path: &'static str, operation: Operation) -
 
 pub(super) static ROUTES: &[Route] = &[
     route("GET", "/api/plugins", plugins::list),
+    route("POST", "/api/plugins", plugins::add),
     route("GET", "/api/plugins/{id}", plugins::get),
+    route("DELETE", "/api/plugins/{id}", plugins::remove),
+    route(
+        "PATCH",
+        "/api/plugins/{id}/active",
+        plugins::set_active_state,
+    ),
+    route(
+        "PATCH",
+        "/api/plugins/{id}/manifest",
+        plugins::update_manifest,
+    ),
+    route("POST", "/api/plugins/{id}/token", plugins::cycle_token),
+    route("GET", "/api/plugins/{id}/package", package::download),
+    route("PATCH", "/api/plugins/{id}/package", package::update),
 ];
 
 pub(super) fn answer(api: &Api, request: &mut Request<'_>) -> Result<Response, Problem> {

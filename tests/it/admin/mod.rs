@@ -2,16 +2,26 @@
 //!
 //! The shared parts are here: a server over a manager of the test's own, and requests to it.
 
+use plugin_runner::InstallationId;
 use plugin_runner::admin::{AdminServer, AdminSettings};
-use serde_json::Value;
+use plugin_runner::protocol::Manifest;
+use serde_json::{Value, json};
 
 use crate::manager::Managed;
 use crate::support::LONG;
 
 // The token, and where a request may come from.
 mod access;
-// Listing and showing plugins.
+// Starting and stopping.
+mod active;
+// Plugins that the host does not run.
+mod external;
+// Uploading, downloading and replacing a package.
+mod package;
+// Listing, showing, adding and removing plugins.
 mod plugins;
+// A host that runs no plugins from packages.
+mod provider;
 
 pub(super) const TOKEN: &str = "the-token-of-these-tests";
 
@@ -33,7 +43,11 @@ impl Api {
     }
 
     pub(super) fn with(test: &'static str, settings: AdminSettings) -> Self {
-        let managed = Managed::new(test);
+        Self::of(Managed::new(test), settings)
+    }
+
+    /// A server over this manager.
+    pub(super) fn of(managed: Managed, settings: AdminSettings) -> Self {
         let manager = (*managed).clone();
         let server = AdminServer::start(manager, "127.0.0.1:0", TOKEN, settings).unwrap();
         let agent = ureq::Agent::config_builder()
@@ -55,11 +69,21 @@ impl Api {
         self.send("GET", path, &[], b"")
     }
 
-    #[allow(dead_code, reason = "its operations follow")]
     /// Sends a JSON body with the token.
     pub(super) fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
         let headers = [("Content-Type", "application/json")];
         self.send(method, path, &headers, body.to_string().as_bytes())
+    }
+
+    /// Uploads a package.
+    pub(super) fn zip(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        self.send(method, path, &[("Content-Type", "application/zip")], body)
+    }
+
+    /// What is answered of this plugin.
+    #[track_caller]
+    pub(super) fn shown(&self, id: InstallationId) -> Value {
+        self.get(&format!("/api/plugins/{id}")).value(200)
     }
 
     /// Sends a request with the token.
@@ -101,6 +125,45 @@ impl Api {
     pub(super) fn end(self) {
         assert_eq!(self.server.stop(LONG), 0, "requests are left");
     }
+}
+
+/// A plugin as it must be shown, with the times of `shown`, which must be times.
+#[track_caller]
+pub(super) fn expected(
+    shown: &Value,
+    id: &str,
+    manifest: &Manifest,
+    connection: &Value,
+    mut status: Value,
+) -> Value {
+    let is_time = |text: &Value| {
+        let text = text.as_str().unwrap_or_default();
+        humantime::parse_rfc3339(text).is_ok()
+    };
+    let state = status["active_state"].as_str().unwrap();
+    let at = match state {
+        "inactive" => Some("deactivated_at"),
+        "starting" => Some("starting_at"),
+        "connecting" => Some("connecting_at"),
+        "active" => Some("activated_at"),
+        _ => None,
+    };
+    if let Some(at) = at {
+        let time = &shown["status"][at];
+        assert!(is_time(time), "{shown}");
+        status[at] = time.clone();
+    }
+    assert!(is_time(&shown["added_at"]), "{shown}");
+    json!({
+        "id": id,
+        "added_at": shown["added_at"],
+        "name": manifest.name,
+        "description": manifest.description,
+        "version": manifest.version,
+        "manifest": manifest,
+        "connection": connection,
+        "status": status,
+    })
 }
 
 impl Answer {

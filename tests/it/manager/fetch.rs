@@ -10,7 +10,7 @@ use plugin_runner::{ErrorKind, ManagerSettings};
 use super::*;
 
 /// Serves one answer, once; then its thread ends.
-pub(super) fn serve(answer: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
+pub(crate) fn serve(answer: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
@@ -26,12 +26,12 @@ pub(super) fn serve(answer: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
     (address, thread)
 }
 
-pub(super) fn ok(body: &[u8]) -> Vec<u8> {
+pub(crate) fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
-pub(super) fn fetching_from(address: SocketAddr) -> ManagerSettings {
+pub(crate) fn fetching_from(address: SocketAddr) -> ManagerSettings {
     settings()
         .fetch_timeout(LONG)
         .fetch_allowed_hosts([address.to_string()])

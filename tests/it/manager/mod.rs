@@ -20,7 +20,7 @@ use crate::support::lock::Lock;
 use crate::support::plugin::{call, manifest, package};
 use crate::support::{LONG, TestDir, names, object};
 
-mod store;
+pub(super) mod store;
 
 // Starting and stopping, and operations that meet each other.
 mod activation;
@@ -37,7 +37,7 @@ mod disk;
 mod external;
 // Packages from an HTTP server.
 #[cfg(feature = "fetch")]
-mod fetch;
+pub(super) mod fetch;
 // Installing a plugin, completely or not at all.
 mod install;
 // One installation for each plugin.
@@ -101,7 +101,11 @@ impl Managed {
     }
 
     /// A manager of a host with this store.
-    fn over(store: Arc<dyn Store>, test: &'static str, settings: ManagerSettings) -> Self {
+    pub(super) fn over(
+        store: Arc<dyn Store>,
+        test: &'static str,
+        settings: ManagerSettings,
+    ) -> Self {
         let over = |setup: &mut Setup| setup.configure(|builder| builder.store(store));
         Self::of(TestHost::with(test, over), settings)
     }
@@ -116,12 +120,12 @@ impl Managed {
         }
     }
 
-    fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.host.folder().join("data")
     }
 
     /// The directory of an installation.
-    fn folder(&self, id: InstallationId) -> PathBuf {
+    pub(super) fn folder(&self, id: InstallationId) -> PathBuf {
         self.data().join(id.to_string())
     }
 
@@ -226,7 +230,7 @@ impl Managed {
     /// Checks that nothing is in progress on disk, nor in the directory of any installation, and that every
     /// archive in the store is named by a record.
     #[track_caller]
-    fn expect_nothing_left_over(&self) {
+    pub(super) fn expect_nothing_left_over(&self) {
         assert_eq!(names(&self.data().join("incoming")), [""; 0]);
         assert_eq!(names(&self.data().join("operations")), [""; 0]);
         let records = self.store.list().unwrap();
@@ -250,7 +254,7 @@ impl Managed {
 
     /// Checks that the disk is as if nothing had ever been installed.
     #[track_caller]
-    fn expect_nothing_at_all(&self) {
+    pub(super) fn expect_nothing_at_all(&self) {
         self.expect_nothing_left_over();
         assert!(self.list().unwrap().is_empty());
         let folders = names(&self.data());

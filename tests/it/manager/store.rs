@@ -41,7 +41,7 @@ struct Holding {
 
 /// A store that fails where a test says so.
 #[derive(Debug)]
-pub(super) struct FailingStore {
+pub(crate) struct FailingStore {
     inner: Arc<dyn Store>,
     /// Which step fails, after so many of it that succeed, until it is mended.
     failing: Mutex<Option<(Step, usize)>>,
@@ -81,7 +81,7 @@ impl FailingStore {
     }
 
     /// Shows this record as damaged until another one with its id is stored.
-    pub(super) fn damage(&self, mut record: Record, problem: &str) {
+    pub(crate) fn damage(&self, mut record: Record, problem: &str) {
         record.damage = Some(problem.into());
         *self.stand_in.lock() = Some(record);
     }
