@@ -6,6 +6,7 @@
 
 mod access;
 mod call;
+mod configuration;
 mod installation;
 mod package;
 mod plugins;

@@ -3,7 +3,7 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{package, plugins};
+use super::{configuration, package, plugins};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -44,6 +44,17 @@ pub(super) static ROUTES: &[Route] = &[
     route("POST", "/api/plugins/{id}/token", plugins::cycle_token),
     route("GET", "/api/plugins/{id}/package", package::download),
     route("PATCH", "/api/plugins/{id}/package", package::update),
+    route(
+        "GET",
+        "/api/plugins/{id}/configuration-schema",
+        configuration::schema,
+    ),
+    route("GET", "/api/plugins/{id}/configuration", configuration::get),
+    route(
+        "PATCH",
+        "/api/plugins/{id}/configuration",
+        configuration::replace,
+    ),
 ];
 
 pub(super) fn answer(api: &Api, request: &mut Request<'_>) -> Result<Response, Problem> {

@@ -14,6 +14,8 @@ use crate::support::LONG;
 mod access;
 // Starting and stopping.
 mod active;
+// What is proposed to a plugin and what is stored.
+mod configuration;
 // Plugins that the host does not run.
 mod external;
 // Uploading, downloading and replacing a package.

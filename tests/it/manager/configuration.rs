@@ -15,7 +15,7 @@ use crate::support::peer::Peer;
 use crate::support::plugin::{With as _, call, manifest};
 use crate::support::{LONG, assert_matches, failed, refusing_state, wait_until};
 
-fn configurable(id: &str) -> Manifest {
+pub(crate) fn configurable(id: &str) -> Manifest {
     let mut text = serde_json::to_value(manifest(id)).unwrap();
     text["configuration_schema"] = json!({"fields": [
         {"type": "string", "id": "channel", "label": "", "description": "", "default": "general"},

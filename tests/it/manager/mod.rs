@@ -29,7 +29,7 @@ mod boot;
 // Whether everything is alive that must be.
 mod check;
 // The stored configuration and the plugin's.
-mod configuration;
+pub(super) mod configuration;
 // A full disk, and a read-only one.
 #[cfg(feature = "sqlite")]
 mod disk;
