@@ -8,6 +8,7 @@ mod access;
 mod call;
 mod configuration;
 mod installation;
+mod logs;
 mod package;
 mod plugins;
 mod problem;

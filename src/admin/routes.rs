@@ -3,7 +3,7 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{configuration, package, plugins};
+use super::{configuration, logs, package, plugins};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -55,6 +55,7 @@ pub(super) static ROUTES: &[Route] = &[
         "/api/plugins/{id}/configuration",
         configuration::replace,
     ),
+    route("GET", "/api/plugins/{id}/logs", logs::follow),
 ];
 
 pub(super) fn answer(api: &Api, request: &mut Request<'_>) -> Result<Response, Problem> {
