@@ -1,4 +1,4 @@
-//! Which versions of a plugin are kept, and going back to one by hand; and what an update has to be.
+//! Which versions of a plugin are kept, and going back to one by hand; and updates that are pinned to a digest.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -245,9 +245,12 @@ fn what_cannot_be_gone_back_to_changes_nothing() {
         managed.rollback(outside.id(), None),
         Err(Error::Unsupported(_))
     );
-    let nobody = InstallationId::generate();
-    assert_matches!(managed.versions(nobody), Err(Error::NotInstalled(_)));
-    assert_matches!(managed.rollback(nobody, None), Err(Error::NotInstalled(_)));
+    let stranger = InstallationId::generate();
+    assert_matches!(managed.versions(stranger), Err(Error::NotInstalled(_)));
+    assert_matches!(
+        managed.rollback(stranger, None),
+        Err(Error::NotInstalled(_))
+    );
 }
 
 #[test]
