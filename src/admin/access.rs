@@ -27,6 +27,10 @@ pub(super) struct Access {
 pub(super) struct Origin(Option<String>);
 
 impl Access {
+    /// Takes settings that were checked.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when the token cannot be one.
     pub(super) fn new(token: &str, settings: AdminSettings) -> Result<Self> {
         let is_right =
             token.len() >= SHORTEST_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
@@ -37,32 +41,15 @@ impl Access {
                 "must have at least {SHORTEST_TOKEN} characters, all of them visible ASCII ones"
             ),
         )?;
-        if let Some(wrong) = settings.allow_hosts.iter().find(|host| !is_host_name(host)) {
-            return Err(Error::setting(
-                "allow_hosts",
-                format!(
-                    "{wrong:?} is no host name; write it as in plugins.example.org, without a port"
-                ),
-            ));
-        }
-        let access = Self {
+        Ok(Self {
             token: Sha256::digest(token).into(),
             hosts: settings.allow_hosts,
-            origins: RwLock::default(),
-        };
-        access.set_allowed_origins(settings.allow_origins)?;
-        Ok(access)
+            origins: RwLock::new(settings.allow_origins),
+        })
     }
 
     pub(super) fn set_allowed_origins(&self, origins: Vec<String>) -> Result<()> {
-        if let Some(wrong) = origins.iter().find(|origin| !is_origin(origin)) {
-            return Err(Error::setting(
-                "allow_origins",
-                format!(
-                    "{wrong:?} is no origin; write it as in https://admin.example.org, without a path"
-                ),
-            ));
-        }
+        check_origins(&origins)?;
         *self.origins.write() = origins;
         Ok(())
     }
@@ -168,11 +155,25 @@ fn is_address(name: &str) -> bool {
     name.parse::<Ipv4Addr>().is_ok() || inside.is_some_and(|name| name.parse::<Ipv6Addr>().is_ok())
 }
 
-fn is_host_name(name: &str) -> bool {
+pub(super) fn is_host_name(name: &str) -> bool {
     !name.is_empty()
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+}
+
+/// # Errors
+/// [`Error::Setting`] names the first that is no origin.
+pub(super) fn check_origins(origins: &[String]) -> Result<()> {
+    match origins.iter().find(|origin| !is_origin(origin)) {
+        None => Ok(()),
+        Some(wrong) => Err(Error::setting(
+            "allow_origins",
+            format!(
+                "{wrong:?} is no origin; write it as in https://admin.example.org, without a path"
+            ),
+        )),
+    }
 }
 
 fn is_origin(origin: &str) -> bool {

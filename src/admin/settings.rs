@@ -1,6 +1,7 @@
 //! Settings of an admin server, and the check that they can work.
 
-use crate::error::Result;
+use super::access::{check_origins, is_host_name};
+use crate::error::{Error, Result};
 use crate::settings::{require, settings};
 
 settings! {
@@ -19,7 +20,21 @@ settings! {
 }
 
 impl AdminSettings {
-    pub(super) fn validate(&self) -> Result<()> {
-        require(self.connections > 0, "connections", "must be at least 1")
+    /// Checks whether a server could work with these settings; [`AdminServer::start`](super::AdminServer::start)
+    /// does the same. For programs that check their configuration before they start anything.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is invalid.
+    pub fn validate(&self) -> Result<()> {
+        require(self.connections > 0, "connections", "must be at least 1")?;
+        if let Some(wrong) = self.allow_hosts.iter().find(|host| !is_host_name(host)) {
+            return Err(Error::setting(
+                "allow_hosts",
+                format!(
+                    "{wrong:?} is no host name; write it as in plugins.example.org, without a port"
+                ),
+            ));
+        }
+        check_origins(&self.allow_origins)
     }
 }
