@@ -88,6 +88,16 @@ pub(crate) fn shown(duration: Duration) -> String {
     }
 }
 
+/// Returns a duration as a setting would have it: in the largest unit of which it is a whole number.
+pub(crate) fn written(duration: Duration) -> String {
+    for (unit, length) in UNITS.iter().rev() {
+        if !duration.is_zero() && duration.as_nanos().is_multiple_of(*length) {
+            return format!("{}{unit}", duration.as_nanos() / length);
+        }
+    }
+    shown(duration)
+}
+
 /// Reads a duration that cannot be zero.
 ///
 /// # Errors
@@ -144,10 +154,24 @@ mod tests {
     }
 
     #[test]
+    fn durations_as_settings() {
+        for (text, expected) in [
+            ("672h", "28d"),
+            ("60s", "1m"),
+            ("1.5h", "90m"),
+            ("1500ms", "1500ms"),
+            ("0h", "0s"),
+        ] {
+            assert_eq!(parse(text).map(written).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
     fn what_is_shown_can_be_read() {
         for nanoseconds in [0, 1, 1_500, 250_000_000, 90_000_000_000, 5_400_000_000_001] {
             let duration = Duration::from_nanos(nanoseconds);
             assert_eq!(parse(&shown(duration)), Ok(duration));
+            assert_eq!(parse(&written(duration)), Ok(duration));
         }
     }
 

@@ -36,6 +36,9 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), CliError> {
     let configuration = Configuration::read(&given);
     if arguments.check {
         print(&configuration)?;
+        for warning in &configuration.warnings {
+            say(&format!("warning: {}", CliError::usage(warning.as_str())));
+        }
     }
     let settings = usable(&configuration)?;
     if arguments.check {
@@ -45,6 +48,9 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), CliError> {
     let signals =
         Signals::listen(Hangup::Reload).map_err(CliError::cannot("listen for signals"))?;
     logging::start(settings.log_format, settings.log_level);
+    for warning in &configuration.warnings {
+        log::warn!("{warning}");
+    }
     let outcome = run(&given, &configuration, settings, &signals);
     // Among the other messages, in their format.
     outcome.map_err(|failure| {
@@ -72,9 +78,6 @@ fn print(configuration: &Configuration) -> Result<(), CliError> {
 /// # Errors
 /// [`CliError`] when a setting is wrong.
 fn usable(configuration: &Configuration) -> Result<&Settings, CliError> {
-    for warning in &configuration.warnings {
-        say(&format!("warning: {}", CliError::usage(warning.as_str())));
-    }
     for problem in &configuration.problems {
         say(&CliError::usage(problem.as_str()).to_string());
     }

@@ -33,8 +33,9 @@ const BOOT: Duration = Duration::from_secs(10 * 60);
 const ANSWERS: Duration = Duration::from_secs(4);
 const CALLS: Duration = Duration::from_secs(5);
 
-/// Characters of a plugin's name that are shown.
+/// Characters of a plugin's name that are shown, and how many names.
 const NAME: usize = 100;
+const NAMES: usize = 20;
 
 /// What a boot returns.
 type Booted = Result<BootReport, Error>;
@@ -59,31 +60,28 @@ impl Service {
         configuration: &Configuration,
         settings: &Settings,
     ) -> Result<Self, CliError> {
-        let about = |name: &str| {
-            let named = configuration.named(name);
-            move |error: CliError| error.about(named)
-        };
+        let named = |name: &str| configuration.named(name);
+        let wrong = |error: Error| CliError::usage(configuration.explained(&error));
         let data = &settings.data;
-        let store = open_store(data).map_err(about("data"))?;
+        let store = open_store(data).map_err(|error| error.about(named("data")))?;
         let token = match &settings.admin_token {
             Some(token) => token.clone(),
             None => generated_token(store.dir())?,
         };
         let data = store.dir().to_owned();
-        let host = host(settings, store)?;
-        let listen = settings.listen.to_string();
-        let listener = host.listen(&listen);
-        let listener = listener.map_err(|error| about("listen")(error.into()))?;
-        let manager = Manager::with_settings(host.clone(), manager_settings(settings))?;
+        let host = host(settings, store).map_err(wrong)?;
+        let listener = host
+            .listen(&settings.listen.to_string())
+            .map_err(|error| CliError::from(error).about(named("listen")))?;
+        let manager = Manager::with_settings(host.clone(), manager_settings(settings));
+        let manager = manager.map_err(wrong)?;
         let admin = AdminServer::start(
             manager.clone(),
             &settings.admin.to_string(),
             &token.0,
-            AdminSettings::default()
-                .allow_hosts(settings.allow_host.clone())
-                .allow_origins(settings.allow_origin.clone()),
-        );
-        let admin = admin.map_err(|error| about("admin")(error.into()))?;
+            admin_settings(settings),
+        )
+        .map_err(|error| CliError::from(error).about(named("admin")))?;
         let file = AdminFile::write(&data, &admin.url())?;
         log::info!("plugins connect to {}/rpc", listener.base_url());
         log::info!("the HTTP API is at {}", admin.url());
@@ -130,21 +128,26 @@ impl Service {
         for (id, error) in &report.failed {
             log::error!("plugin {} did not start: {error}", self.name(*id));
         }
-        let counts = [
-            (report.active.len(), "running"),
-            (report.starting.len(), "still starting"),
-            (report.awaited.len(), "awaited from outside"),
-            (report.failed.len(), "failed"),
-        ];
-        let counts = counts.iter().filter(|(count, _)| *count > 0);
-        let counts: Vec<_> = counts
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        if counts.is_empty() {
-            log::info!("up; no plugin is wanted active");
-        } else {
-            log::info!("up; plugins: {}", counts.join(", "));
+        for (ids, what) in [
+            (&report.active, "running"),
+            (&report.starting, "still starting"),
+            (&report.awaited, "awaited from outside"),
+        ] {
+            if !ids.is_empty() {
+                let names = ids.iter().take(NAMES).map(|id| self.name(*id));
+                let names: Vec<_> = names.collect();
+                let more = match ids.len().saturating_sub(NAMES) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                log::info!("{what}: {}{more}", names.join(", "));
+            }
         }
+        let (active, failed) = (report.active.len(), report.failed.len());
+        log::info!(
+            "up after {:.1?}; plugins running: {active}, failed: {failed}",
+            report.took
+        );
     }
 
     /// Applies what can change while the server runs, but for the log level.
@@ -221,7 +224,7 @@ fn generated_token(data: &Path) -> Result<Secret, CliError> {
     Ok(found.token)
 }
 
-fn host(settings: &Settings, store: SqliteStore) -> Result<Host, CliError> {
+fn host(settings: &Settings, store: SqliteStore) -> Result<Host, Error> {
     let timeouts = Timeouts::default()
         .connect(settings.connect_timeout)
         .stop_grace(settings.stop_grace)
@@ -233,7 +236,8 @@ fn host(settings: &Settings, store: SqliteStore) -> Result<Host, CliError> {
         .crash_backoff(settings.crash_backoff);
     let logs = LogSettings::default()
         .max_file_size(settings.plugin_log_size.0)
-        .keep(settings.plugin_log_files);
+        .keep(settings.plugin_log_files)
+        .max_age(settings.plugin_log_age);
     let mut builder = Host::builder()
         .data_dir(store.dir())
         .runtime_provider(settings.runtime)
@@ -253,7 +257,13 @@ fn host(settings: &Settings, store: SqliteStore) -> Result<Host, CliError> {
         let account = SpritesSettings::new(&key.0).api_url(&settings.sprites_api_url);
         builder = builder.sprites(account);
     }
-    Ok(builder.build()?)
+    builder.build()
+}
+
+pub(super) fn admin_settings(settings: &Settings) -> AdminSettings {
+    AdminSettings::default()
+        .allow_hosts(settings.allow_host.clone())
+        .allow_origins(settings.allow_origin.clone())
 }
 
 fn manager_settings(settings: &Settings) -> ManagerSettings {

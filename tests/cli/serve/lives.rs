@@ -1,6 +1,8 @@
 //! From the start to the end.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 
 use rustix::process::Signal;
@@ -25,7 +27,7 @@ fn what_is_installed_runs_until_the_end_is_asked_for() {
             assert_eq!(mode.mode() & 0o777, 0o600, "{private}");
         }
         assert_eq!(server.get("/api/plugins", &[]).0, 401);
-        server.program.error_with("up; plugins: 1 running");
+        server.program.error_with("plugins running: 1, failed: 0");
 
         server.program.signal(signal);
         let output = server.program.end();
@@ -71,7 +73,7 @@ fn the_end_may_be_asked_for_while_plugins_start() {
     let server = Server::start(&scratch, "");
     wait_until("a start", || !server.log(id).is_empty());
     let said = server.program.stop();
-    assert!(!said.contains("up; plugins"), "{said}");
+    assert!(!said.contains("plugins running"), "{said}");
 }
 
 #[test]
@@ -108,9 +110,7 @@ fn plugins_that_fail_keep_nothing_else_from_running() {
         failed.contains(&format!("plugin failing ({failing})")),
         "{failed}"
     );
-    server
-        .program
-        .error_with("up; plugins: 1 running, 1 failed");
+    server.program.error_with("plugins running: 1, failed: 1");
     server.program.stop();
 }
 
@@ -118,7 +118,7 @@ fn plugins_that_fail_keep_nothing_else_from_running() {
 fn the_log_can_be_objects() {
     let scratch = Scratch::new();
     let server = Server::start(&scratch, "--log-format json --log-level debug");
-    server.program.error_with("up; no plugin is wanted active");
+    server.program.error_with("plugins running: 0, failed: 0");
     let said = server.program.stop();
     for line in said.lines() {
         let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -149,4 +149,48 @@ fn the_log_can_be_objects() {
             .contains("is not a directory"),
         "{said}"
     );
+}
+
+#[test]
+fn clients_that_hang_do_not_keep_it_from_ending() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, "");
+    let line = server.program.error_with("plugins connect to ");
+    let rpc = line.trim_end().rsplit("http://").next().unwrap();
+    let rpc = rpc.strip_suffix("/rpc").unwrap();
+    let hanging = [rpc, server.url.strip_prefix("http://").unwrap()].map(|address| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /rpc HTTP/1.1\r\nHost: 127").unwrap();
+        stream
+    });
+    server.plugins();
+    server.program.stop();
+    drop(hanging);
+}
+
+#[cfg(all(target_os = "linux", feature = "sprites"))]
+#[test]
+fn plugins_can_run_on_sprites() {
+    let (scratch, fake) = (Scratch::new(), crate::fake::Fake::start());
+    let id = install(&scratch, "data", "hello", ANSWERING);
+    let arguments = "--runtime sprites --public-url ws://127.0.0.1:1";
+    let start = || {
+        let mut command = command(&scratch, &format!("--data data {FREE} {arguments}"));
+        command
+            .env("SPRITES_API_URL", fake.url())
+            .env("SPRITES_API_KEY", fake.token());
+        Server::of(&scratch, command)
+    };
+    let server = start();
+    server.active(id);
+    let sprites = fake.sprites();
+    assert_eq!(sprites.len(), 1);
+    let said = server.program.stop();
+    assert!(!said.contains(fake.token()), "{said}");
+    // They are found again.
+    let server = start();
+    server.active_after(id, 1);
+    server.program.stop();
+    assert_eq!(fake.sprites(), sprites);
+    fake.finish();
 }

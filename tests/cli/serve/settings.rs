@@ -21,7 +21,7 @@ fn a_flag_counts_before_a_variable_and_that_before_the_file() {
     let shown = text(&output.stdout);
     for (line, origin) in [
         ("stop_grace = \"63s\"", "--stop-grace"),
-        ("crash_backoff = \"5400s\"", "PLUGIN_RUNTIME_CRASH_BACKOFF"),
+        ("crash_backoff = \"90m\"", "PLUGIN_RUNTIME_CRASH_BACKOFF"),
         ("log_level = \"debug\"", "serve.toml:2"),
         ("data = \"./data/plugins\"", "default"),
         ("# public_url", "not set"),

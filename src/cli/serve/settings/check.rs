@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use plugin_runner::RuntimeProvider;
+use plugin_runner::{Error, RuntimeProvider};
 
 use super::reader::{Configuration, Origin};
 use super::{Setting, Settings};
+use crate::cli::serve::service::admin_settings;
 use crate::cli::serve::token;
 
 /// Where the values of the printed configuration end, and the places where they came from begin.
@@ -52,6 +53,9 @@ pub(super) fn check(settings: &mut Settings, configuration: &mut Configuration) 
             named("admin"),
         ));
     }
+    if let Err(error) = admin_settings(settings).validate() {
+        problems.push(configuration.explained(&error));
+    }
     if settings.runtime == RuntimeProvider::Sprites {
         check_sprites(settings, &named, &mut problems);
     }
@@ -95,7 +99,29 @@ fn check_sprites(settings: &Settings, named: &dyn Fn(&str) -> String, problems: 
     }
 }
 
+/// What the library calls settings that have another name here.
+const OF_THE_LIBRARY: [(&str, &str); 6] = [
+    ("allow_hosts", "allow_host"),
+    ("allow_origins", "allow_origin"),
+    ("fetch_allowed_hosts", "fetch_allow_host"),
+    ("rpc_base_url", "public_url"),
+    ("SPRITES_API_KEY", "sprites_api_key"),
+    ("SPRITES_API_URL", "sprites_api_url"),
+];
+
 impl Configuration {
+    /// Returns an error of the library, where a setting is named as it was given.
+    pub(crate) fn explained(&self, error: &Error) -> String {
+        let Error::Setting { name, problem } = error else {
+            return error.to_string();
+        };
+        let known = OF_THE_LIBRARY.iter().find(|(library, _)| library == name);
+        match known {
+            Some((_, ours)) => format!("{}: {problem}", self.named(ours)),
+            None => error.to_string(),
+        }
+    }
+
     /// Returns the configuration in use as a file that would say the same, with where each value came from.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();

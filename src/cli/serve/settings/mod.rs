@@ -20,8 +20,8 @@ pub(crate) use values::{LogFormat, Secret, Size};
 
 use super::super::{attempts, duration};
 use values::{
-    address, backoff, count, hosts, level, log_format, nice, optional, origins, path, positive,
-    public_url, runtime, secret, size, sprites_url,
+    address, backoff, count, level, list, log_format, nice, optional, path, positive, public_url,
+    runtime, secret, size, sprites_url,
 };
 
 /// One row of the table.
@@ -132,10 +132,10 @@ settings! {
     admin_token: Option<Secret> =
         Setting::new("PLUGIN_RUNNER_ADMIN_TOKEN", "TOKEN", "").secret(), optional(secret);
     /// Name by which the HTTP API may be addressed beside its own address, such as plugins.internal.
-    allow_host: Vec<String> = Setting::new("PLUGIN_RUNNER_ALLOW_HOST", "HOST", "").list(), hosts;
+    allow_host: Vec<String> = Setting::new("PLUGIN_RUNNER_ALLOW_HOST", "HOST", "").list(), list;
     /// Origin of web pages that may use the HTTP API, such as https://admin.example.com.
     allow_origin: Vec<String> =
-        Setting::new("PLUGIN_RUNNER_ALLOW_ORIGIN", "ORIGIN", "").list().reloaded(), origins;
+        Setting::new("PLUGIN_RUNNER_ALLOW_ORIGIN", "ORIGIN", "").list().reloaded(), list;
     /// Where plugins run: local, as child processes; sprites, in remote sandboxes; or none, where only
     /// those that run elsewhere connect in.
     runtime: RuntimeProvider = Setting::new("PLUGIN_RUNTIME_PROVIDER", "NAME", "local"), runtime;
@@ -179,9 +179,12 @@ settings! {
     plugin_log_size: Size = Setting::new("PLUGIN_RUNNER_PLUGIN_LOG_SIZE", "SIZE", "10MiB"), size;
     /// Old log files of a plugin that are kept.
     plugin_log_files: usize = Setting::new("PLUGIN_RUNNER_PLUGIN_LOG_FILES", "N", "3"), count;
+    /// Age at which old log files of a plugin are removed.
+    plugin_log_age: Duration =
+        Setting::new("PLUGIN_RUNNER_PLUGIN_LOG_AGE", "D", "28d"), duration::parse_positive;
     /// Server inside a private network, as HOST:PORT, from which packages may be installed by URL.
     fetch_allow_host: Vec<String> =
-        Setting::new("PLUGIN_RUNNER_FETCH_ALLOW_HOST", "HOST", "").list(), hosts;
+        Setting::new("PLUGIN_RUNNER_FETCH_ALLOW_HOST", "HOST", "").list(), list;
     /// What is logged to standard error: off, error, warn, info or debug.
     log_level: LevelFilter = Setting::new("PLUGIN_RUNNER_LOG_LEVEL", "LEVEL", "info").reloaded(), level;
     /// text, or json for one object per line.

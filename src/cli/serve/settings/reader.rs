@@ -21,8 +21,9 @@ const FOR_PLUGINS: [&str; 2] = ["PLUGIN_RUNNER_TRANSPORT", "PLUGIN_RUNNER_COOKIE
 /// Characters of a wrong value that are shown.
 const SHOWN: usize = 100;
 
-/// What a server was started with. It stays the same while the file may change.
-#[derive(Clone, Debug, Default)]
+/// What a server was started with. It stays the same while the file may change. Not to be shown: there are secrets
+/// among the variables.
+#[derive(Clone, Default)]
 pub(crate) struct Given {
     /// Values by the name of the setting; several of one are joined with commas.
     pub(crate) flags: HashMap<String, String>,
@@ -124,7 +125,6 @@ impl Configuration {
 }
 
 /// Reads one setting after the other.
-#[derive(Debug)]
 pub(super) struct Reader<'a> {
     given: &'a Given,
     path: Option<PathBuf>,

@@ -105,7 +105,8 @@ fn defaults_are_the_librarys() {
     assert_eq!(timeouts, Timeouts::default());
     let logs = LogSettings::default()
         .max_file_size(settings.plugin_log_size.0)
-        .keep(settings.plugin_log_files);
+        .keep(settings.plugin_log_files)
+        .max_age(settings.plugin_log_age);
     assert_eq!(logs, LogSettings::default());
 }
 
@@ -246,6 +247,16 @@ fn settings_that_do_not_go_together_are_named() {
             "--plugin-nice: it cannot be set",
         ),
         (&[("public_url", "http://")], &[], "--public-url"),
+        (
+            &[("allow_host", "a.example:80")],
+            &[],
+            "--allow-host: \"a.example:80\" is no host name",
+        ),
+        (
+            &[("allow_origin", "https://a.example/x")],
+            &[],
+            "--allow-origin: \"https://a.example/x\" is no",
+        ),
         (
             &[("config", "/nowhere/x.toml")],
             &[],
