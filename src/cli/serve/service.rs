@@ -16,7 +16,7 @@ use plugin_runner::runtime::SpritesSettings;
 use plugin_runner::text::escape;
 use plugin_runner::{
     Error, Host, InstallationId, LogSettings, Manager, ManagerSettings, ProcessLimits,
-    RestartPolicy, RuntimeProvider, SqliteStore, Timeouts,
+    RestartPolicy, SqliteStore, Timeouts,
 };
 
 use super::admin_file::AdminFile;
@@ -253,7 +253,9 @@ fn host(settings: &Settings, store: SqliteStore) -> Result<Host, Error> {
         builder = builder.rpc_base_url(url);
     }
     #[cfg(feature = "sprites")]
-    if let (RuntimeProvider::Sprites, Some(key)) = (settings.runtime, &settings.sprites_api_key) {
+    if let (plugin_runner::RuntimeProvider::Sprites, Some(key)) =
+        (settings.runtime, &settings.sprites_api_key)
+    {
         let account = SpritesSettings::new(&key.0).api_url(&settings.sprites_api_url);
         builder = builder.sprites(account);
     }

@@ -1,17 +1,18 @@
 //! From the start to the end.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 
+use plugin_runner::InstallationId;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{FREE, Server, command, install};
-use crate::program::{ANSWERING, FAILING, Program, Scratch, is_alive, text};
+use crate::program::{ANSWERING, FAILING, Program, Scratch, is_alive, manifest, text};
 use crate::support::alone::Watched;
-use crate::support::wait_until;
+use crate::support::{LONG, wait_until};
 
 #[test]
 fn what_is_installed_runs_until_the_end_is_asked_for() {
@@ -79,8 +80,13 @@ fn the_end_may_be_asked_for_while_plugins_start() {
 #[test]
 fn after_a_kill_everything_is_back() {
     let scratch = Scratch::new();
-    let id = install(&scratch, "data", "hello", ANSWERING);
     let first = Server::start(&scratch, "");
+    let zip = fs::read(scratch.zipped("hello.zip", &manifest("hello"), ANSWERING)).unwrap();
+    let added = first.ask("POST", "/api/plugins", "application/zip", &zip);
+    let id: InstallationId = added["id"].as_str().unwrap().parse().unwrap();
+    let wanted = json!({"active": "active"}).to_string();
+    let path = format!("/api/plugins/{id}/active");
+    first.ask("PATCH", &path, "application/json", wanted.as_bytes());
     let plugin = Watched::new(first.active(id));
     first.program.signal(Signal::KILL);
     plugin.expect_end("the plugin of the killed server");
@@ -154,17 +160,31 @@ fn the_log_can_be_objects() {
 #[test]
 fn clients_that_hang_do_not_keep_it_from_ending() {
     let scratch = Scratch::new();
+    let id = install(&scratch, "data", "hello", ANSWERING);
     let server = Server::start(&scratch, "");
     let line = server.program.error_with("plugins connect to ");
     let rpc = line.trim_end().rsplit("http://").next().unwrap();
     let rpc = rpc.strip_suffix("/rpc").unwrap();
-    let hanging = [rpc, server.url.strip_prefix("http://").unwrap()].map(|address| {
+    let api = server.url.strip_prefix("http://").unwrap();
+    let connected = |address: &str, request: &str| {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET /rpc HTTP/1.1\r\nHost: 127").unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         stream
-    });
-    server.plugins();
+    };
+    let half = "GET /rpc HTTP/1.1\r\nHost: 127";
+    let hanging = [connected(rpc, half), connected(api, half)];
+    // One that reads a log, and will for as long as it comes.
+    server.active(id);
+    let bearer = format!("Authorization: Bearer {}", server.token.trim());
+    let request = format!("GET /api/plugins/{id}/logs HTTP/1.1\r\nHost: {api}\r\n{bearer}\r\n\r\n");
+    let mut following = connected(api, &request);
+    let mut beginning = [0; 12];
+    following.read_exact(&mut beginning).unwrap();
+    assert_eq!(&beginning, b"HTTP/1.1 200");
+
     server.program.stop();
+    following.read_to_end(&mut Vec::new()).unwrap();
     drop(hanging);
 }
 

@@ -100,21 +100,40 @@ impl Server {
 
     /// Status and body of an answer.
     fn get(&self, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
-        let mut request = self.agent.get(format!("{}{path}", self.url));
+        self.send("GET", path, headers, &[])
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, String) {
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut response = request.call().unwrap();
+        let mut response = self.agent.run(request.body(body).unwrap()).unwrap();
         let body = response.body_mut().read_to_string().unwrap();
         (response.status().as_u16(), body)
     }
 
+    /// The JSON that is answered to a request with the server's token and this type of body.
+    #[track_caller]
+    fn ask(&self, method: &str, path: &str, content: &str, body: &[u8]) -> Value {
+        let bearer = format!("Bearer {}", self.token.trim());
+        let headers = [("Authorization", &*bearer), ("Content-Type", content)];
+        let (status, body) = self.send(method, path, &headers, body);
+        assert_eq!(status, 200, "{method} {path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
     /// The plugins, by the server's token.
     fn plugins(&self) -> Value {
-        let bearer = format!("Bearer {}", self.token.trim());
-        let (status, body) = self.get("/api/plugins", &[("Authorization", &bearer)]);
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str::<Value>(&body).unwrap()["plugins"].clone()
+        self.ask("GET", "/api/plugins", "", &[])["plugins"].clone()
     }
 
     /// Waits until a plugin is active, and has said which process it is. Gives that process.

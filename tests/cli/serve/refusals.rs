@@ -5,6 +5,8 @@ use std::net::TcpListener;
 
 use super::{FREE, Server, command};
 use crate::program::{Program, Scratch, text};
+#[cfg(target_os = "linux")]
+use crate::support::disk::run_on_a_disk;
 
 /// What the server says, without the time, before it ends with this code.
 #[track_caller]
@@ -119,4 +121,51 @@ fn sprites_need_their_settings() {
     assert_eq!(lines.len(), 2, "{said}");
     assert!(lines[0].contains("SPRITES_API_KEY"), "{said}");
     assert!(lines[1].contains("--public-url"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said() {
+    run_on_a_disk(1, &["serve::refusals::alone::nothing_fits"]);
+}
+
+/// Tests in a process of their own, with a disk of their own.
+#[cfg(target_os = "linux")]
+mod alone {
+    use std::fs;
+
+    use crate::program::{Program, Scratch, text};
+    use crate::serve::{FREE, command};
+    use crate::support::disk;
+
+    #[test]
+    #[ignore = "mounts; run by another test, in a namespace of its own"]
+    fn nothing_fits() {
+        let scratch = Scratch::new();
+        let disk = disk::mounted().unwrap();
+        // So that it is a different file each time that does not fit.
+        for room in (0..96).step_by(4) {
+            let ballast = disk::fill(&disk, room * 1024);
+            let data = disk.join(format!("data-{room}"));
+            let arguments = format!("--data {} {FREE}", data.display());
+            let program = Program::start(command(&scratch, &arguments));
+            if program.error_with("").contains("plugins connect to") {
+                program.stop();
+            } else {
+                let output = program.end();
+                let said = text(&output.stderr);
+                assert_eq!(output.status.code(), Some(1), "{room}: {said}");
+                assert_eq!(said.lines().count(), 1, "{room}: {said}");
+                let said = said.to_lowercase();
+                assert!(said.contains("no space left"), "{room}: {said}");
+                assert!(!data.join("admin.json").exists());
+            }
+            // Nothing that was begun is in the way once there is room.
+            fs::remove_file(ballast).unwrap();
+            let program = Program::start(command(&scratch, &arguments));
+            program.error_with("plugins running: 0");
+            program.stop();
+            fs::remove_dir_all(data).unwrap();
+        }
+    }
 }

@@ -89,6 +89,10 @@ impl Setting {
 macro_rules! settings {
     ($($(#[doc = $help:literal])+ $name:ident: $type:ty = $setting:expr, $parse:expr;)+) => {
         /// What the server runs with.
+        #[cfg_attr(
+            not(all(feature = "fetch", feature = "sprites")),
+            allow(dead_code, reason = "settings of features that are not built in are read all the same")
+        )]
         #[derive(Clone, Debug)]
         pub(crate) struct Settings {
             $($(#[doc = $help])+ pub(crate) $name: $type,)+
