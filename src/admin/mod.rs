@@ -9,6 +9,7 @@ mod call;
 mod configuration;
 mod installation;
 mod logs;
+mod metrics;
 mod package;
 mod plugins;
 mod problem;

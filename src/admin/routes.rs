@@ -3,7 +3,7 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{configuration, logs, package, plugins};
+use super::{configuration, logs, metrics, package, plugins};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -56,6 +56,7 @@ pub(super) static ROUTES: &[Route] = &[
         configuration::replace,
     ),
     route("GET", "/api/plugins/{id}/logs", logs::follow),
+    route("GET", "/metrics", |call| Ok(metrics::scrape(call))),
 ];
 
 pub(super) fn answer(api: &Api, request: &mut Request<'_>) -> Result<Response, Problem> {

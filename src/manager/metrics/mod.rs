@@ -63,7 +63,7 @@ impl Manager {
     /// | `handshakes_in_progress` | gauge | handshakes that are not decided |
     /// | `accept_errors_total` | counter | connections that the system refused a listener |
     /// | `connections_total` | counter | connections of plugins that were attached |
-    /// | `connection_faults_total` | counter | what plugins sent that they should not have, by `fault`, as in [`Counters`](crate::report::Counters) |
+    /// | `connection_faults_total` | counter | what plugins sent that they should not have, by `fault`, as in [`Counters`] |
     /// | `missed_pings_total` | counter | pings after which no sign of life came in time |
     /// | `message_bytes_total` | counter | bytes of messages, by `direction` |
     /// | `log_lines_lost_total` | counter | lines of output that are in no log |

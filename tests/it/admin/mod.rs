@@ -24,6 +24,8 @@ mod external;
 mod logs;
 // Uploading, downloading and replacing a package.
 mod package;
+// What Prometheus reads.
+mod metrics;
 // Listing, showing, adding and removing plugins.
 mod plugins;
 // A host that runs no plugins from packages.
