@@ -19,13 +19,14 @@ mod settings;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use settings::AdminSettings;
 
 use crate::error::Result;
 use crate::http::{HttpSettings, Request, Response, Server};
 use crate::manager::Manager;
+use crate::text::Foreign;
 use access::Access;
 use problem::Problem;
 
@@ -132,12 +133,24 @@ impl AdminServer {
 
 impl Api {
     fn answer(&self, request: &mut Request<'_>) -> Response {
-        let origin = match self.access.judge_source(request) {
-            Ok(origin) => origin,
-            Err(problem) => return problem.respond(),
+        let began = Instant::now();
+        let answer = match self.access.judge_source(request) {
+            Ok(origin) => {
+                let answer = routes::answer(self, request);
+                origin.mark(answer.unwrap_or_else(Problem::respond))
+            }
+            Err(problem) => problem.respond(),
         };
-        let answer = routes::answer(self, request);
-        origin.mark(answer.unwrap_or_else(Problem::respond))
+        // Without the query, in which a client may have put what is secret.
+        log::debug!(
+            "{} {}: {} after {:?}, from {}",
+            Foreign::new(request.method()),
+            Foreign::new(request.path()),
+            answer.status(),
+            began.elapsed(),
+            request.peer()
+        );
+        answer
     }
 }
 

@@ -30,6 +30,12 @@ mod metrics;
 mod plugins;
 // A host that runs no plugins from packages.
 mod provider;
+// Requests of all kinds, from a seed.
+mod random;
+// What is refused before there is an operation.
+mod refusals;
+// What nobody may see.
+mod secrets;
 
 pub(super) const TOKEN: &str = "the-token-of-these-tests";
 
