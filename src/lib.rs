@@ -77,7 +77,6 @@
 )]
 
 #[cfg(feature = "admin")]
-#[allow(dead_code, reason = "its operations follow")]
 pub mod admin;
 #[cfg(feature = "host")]
 pub mod auth;
@@ -104,8 +103,8 @@ mod health;
 #[cfg(feature = "host")]
 mod host;
 #[cfg(feature = "host")]
-// The operations of `admin` that use the rest of it follow.
-#[allow(dead_code, unused_imports)]
+// Without an API only the listener for plugins uses it, and its parts alone.
+#[cfg_attr(not(feature = "admin"), allow(dead_code, unused_imports))]
 mod http;
 mod id;
 #[cfg(feature = "host")]

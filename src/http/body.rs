@@ -147,10 +147,6 @@ impl<'c> Body<'c> {
         self.error
     }
 
-    pub(super) fn is_at_end(&self) -> bool {
-        self.place == Place::End && self.error.is_none()
-    }
-
     /// Whether the connection can be used for another request, as far as it can be told before the rest is
     /// read: not if much is left, nor if the client still waits for 100, and may send the body or not.
     pub(super) fn may_be_skipped(&self) -> bool {

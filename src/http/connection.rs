@@ -8,7 +8,7 @@ use super::body::Body;
 use super::head::HeadError;
 use super::refusal::RefusalAnswer;
 use super::request::{HEAD_LIMIT, Head, Request};
-use super::response::{Exchange, HandOver, Response};
+use super::response::{Exchange, Response};
 use super::settings::HttpSettings;
 use super::slots::Slot;
 use super::wire::Wire;
@@ -42,7 +42,6 @@ enum Next {
     Linger,
     /// The connection ends at once.
     Close,
-    HandOver(HandOver),
 }
 
 impl Connection {
@@ -58,14 +57,6 @@ impl Connection {
                 }
                 Next::Linger => return self.wire.linger(self.settings.linger),
                 Next::Close => return,
-                Next::HandOver(take) => {
-                    // From here on the connection is none of this server's.
-                    drop(self.slot);
-                    if let Some((socket, already_read)) = self.wire.into_parts() {
-                        take(socket, already_read);
-                    }
-                    return;
-                }
             }
         }
     }
@@ -93,7 +84,7 @@ impl Connection {
             Response::refusal(answer, (self.settings.refusal_body)(answer))
         };
         let handled = catch_unwind(AssertUnwindSafe(|| self.handler.handle(&mut request)));
-        let (mut response, has_panicked) = match handled {
+        let (response, has_panicked) = match handled {
             Ok(response) if response.is_wrong() => (refusal(RefusalAnswer::INTERNAL), false),
             Ok(response) => (response, false),
             Err(panic) => {
@@ -102,20 +93,16 @@ impl Connection {
             }
         };
         let mut body = request.body;
-        if response.hands_over() && (minor == 0 || !body.is_at_end()) {
-            response = refusal(RefusalAnswer::BAD_REQUEST);
-        }
         let is_stopping = body.wire.stop().begun.has_come();
         let is_last = !persists || has_panicked || is_stopping || !body.may_be_skipped();
         let exchange = Exchange {
             is_head,
             minor,
-            is_last: is_last && !response.hands_over(),
+            is_last,
         };
         match response.write(body.wire, exchange) {
-            Ok(Some(take)) => Next::HandOver(take),
-            Ok(None) if is_last || !body.skip(self.settings.linger) => Next::Linger,
-            Ok(None) => Next::Request,
+            Ok(()) if is_last || !body.skip(self.settings.linger) => Next::Linger,
+            Ok(()) => Next::Request,
             Err(error) => {
                 log::debug!("a response to {} was not sent: {error}", self.peer);
                 Next::Close

@@ -121,7 +121,6 @@ impl RefusalAnswer {
 /// Returns the reason phrase of a status, empty if it is none that is used here.
 pub(crate) fn reason(status: u16) -> &'static str {
     match status {
-        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         202 => "Accepted",

@@ -151,17 +151,6 @@ impl<'c> Request<'c> {
         self.target().split_once('?').unwrap_or((self.target(), ""))
     }
 
-    /// Returns the second figure of the HTTP version: 0 or 1.
-    pub(crate) fn minor(&self) -> u8 {
-        self.head.minor
-    }
-
-    /// Returns all header lines in their order.
-    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let headers = self.head.headers.iter();
-        headers.map(|(name, value)| (name.as_str(), value.as_slice()))
-    }
-
     /// Returns the value of the first header of this name, if it is text. A request with two of `Host`,
     /// `Origin`, `Authorization`, `Content-Type` or `Expect` is refused before there is a handler.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

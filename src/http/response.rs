@@ -7,10 +7,6 @@ use std::io::{self, Read, Write as _};
 use super::events::EventStream;
 use super::refusal::{RefusalAnswer, RefusalBody, reason};
 use super::wire::{PACE, Wire};
-use crate::duplex::websocket::Socket;
-
-/// What takes over a connection, with what was read of it behind the request.
-pub(super) type HandOver = Box<dyn FnOnce(Socket, Vec<u8>)>;
 
 /// Headers that are the server's to write.
 const OWN: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
@@ -19,7 +15,6 @@ enum Content {
     Bytes(Vec<u8>),
     Stream { length: u64, source: Box<dyn Read> },
     Events(Box<dyn FnOnce(&mut EventStream<'_>)>),
-    HandOver(HandOver),
 }
 
 /// An answer to a request.
@@ -80,13 +75,6 @@ impl Response {
             .header("Cache-Control", "no-cache")
     }
 
-    /// Returns the answer 101, after which `take` has the connection: the socket, and what was read of it
-    /// behind the request. The headers, `Connection` among them, are the handler's. A request that has a body
-    /// which the handler did not read, or is of HTTP/1.0, is refused with 400 instead.
-    pub(crate) fn hand_over(take: impl FnOnce(Socket, Vec<u8>) + 'static) -> Self {
-        Self::of(101, Content::HandOver(Box::new(take)))
-    }
-
     /// Returns a refusal with this body.
     pub(super) fn refusal(answer: &RefusalAnswer, body: RefusalBody) -> Self {
         let headers = answer.headers_with(&body);
@@ -106,9 +94,8 @@ impl Response {
     ) -> Self {
         let value = value.into();
         let is_own = OWN.iter().any(|own| name.eq_ignore_ascii_case(own));
-        let is_free = !is_own || (self.status == 101 && name.eq_ignore_ascii_case("connection"));
         if is_token(name)
-            && is_free
+            && !is_own
             && value
                 .bytes()
                 .all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
@@ -130,11 +117,11 @@ impl Response {
         self.is_wrong
     }
 
-    /// Writes the answer. Returns what takes over the connection, if that was the answer.
+    /// Writes the answer.
     ///
     /// # Errors
     /// Those of the connection, and of the source; the connection is of no use then.
-    pub(super) fn write(self, wire: &Wire, exchange: Exchange) -> io::Result<Option<HandOver>> {
+    pub(super) fn write(self, wire: &Wire, exchange: Exchange) -> io::Result<()> {
         let mut head = Vec::with_capacity(256);
         write!(head, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status))?;
         for (name, value) in &self.headers {
@@ -146,11 +133,6 @@ impl Response {
         let has_body = !matches!(self.status, 100..=199 | 204 | 304);
         let is_silent = exchange.is_head || !has_body;
         match self.content {
-            Content::HandOver(take) => {
-                head.extend_from_slice(b"\r\n");
-                wire.write(&head)?;
-                return Ok(Some(take));
-            }
             Content::Bytes(body) => {
                 if has_body {
                     write!(head, "Content-Length: {}\r\n", body.len())?;
@@ -158,7 +140,7 @@ impl Response {
                 head.extend_from_slice(b"\r\n");
                 let (first, rest) = body.split_at(body.len().min(PACE / 2));
                 if is_silent {
-                    return wire.write(&head).map(|()| None);
+                    return wire.write(&head);
                 }
                 // In one packet, if it is short.
                 head.extend_from_slice(first);
@@ -186,11 +168,7 @@ impl Response {
                 }
             }
         }
-        Ok(None)
-    }
-
-    pub(super) fn hands_over(&self) -> bool {
-        matches!(self.content, Content::HandOver(_))
+        Ok(())
     }
 }
 

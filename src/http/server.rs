@@ -26,6 +26,7 @@ const ACCEPT_STACK: usize = 128 * 1024;
 pub(crate) struct Server {
     address: SocketAddr,
     stop: Arc<Stop>,
+    #[cfg(test)]
     slots: Arc<Slots>,
     live: Arc<Live>,
 }
@@ -64,6 +65,7 @@ impl Server {
         Ok(Self {
             address,
             stop,
+            #[cfg(test)]
             slots,
             live,
         })
@@ -75,6 +77,7 @@ impl Server {
     }
 
     /// Returns how many connections wait for a request.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.slots.waiting()
     }

@@ -94,6 +94,7 @@ impl Slots {
     }
 
     /// Returns how many connections wait for a whole request head.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.taken.lock().waiting.len()
     }

@@ -60,12 +60,6 @@ impl Wire {
         }
     }
 
-    /// Returns the socket and what was read ahead, if no other thread has a handle to the socket.
-    pub(super) fn into_parts(mut self) -> Option<(Socket, Vec<u8>)> {
-        self.compact();
-        Some((Arc::into_inner(self.socket)?, self.buffer))
-    }
-
     pub(super) fn stop(&self) -> &Stop {
         &self.stop
     }

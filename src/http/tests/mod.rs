@@ -23,7 +23,6 @@
 //! | an event each second | `an_event_arrives_when_it_is_sent` |
 //! | a stuck reader of events from a fast source | `a_stuck_reader_is_given_up_and_holds_up_nobody` |
 //! | 300 idle connections | `idle_connections_keep_nobody_out` |
-//! | the raw stream | `a_connection_is_handed_over_with_what_was_read_of_it` |
 //! | a stop with open streams | `a_stop_cuts_off_who_neither_reads_nor_sends` |
 
 mod bodies;
