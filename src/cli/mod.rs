@@ -7,6 +7,7 @@ mod data_dir;
 mod duration;
 mod ending;
 mod error;
+mod init;
 mod lines;
 mod output;
 mod pings;
@@ -163,6 +164,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
+    // Of a container: it has more to do than to host.
+    let hosts = matches!(arguments.command, Command::Run(_) | Command::Serve(_));
+    if hosts && init::is_first_process() {
+        return init::run().unwrap_or_else(|failure| fail(&failure));
+    }
     let outcome = match arguments.command {
         Command::Run(arguments) => {
             log_to_standard_error(arguments.verbose);
@@ -181,13 +187,15 @@ pub(crate) fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.is_said() {
-                run::say(&failure.to_string());
-            }
-            ExitCode::from(failure.code())
-        }
+        Err(failure) => fail(&failure),
     }
+}
+
+fn fail(failure: &CliError) -> ExitCode {
+    if !failure.is_said() {
+        run::say(&failure.to_string());
+    }
+    ExitCode::from(failure.code())
 }
 
 /// Returns the keeper of a host in this program: the program itself. `None` where it cannot tell its path; then a

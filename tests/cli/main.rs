@@ -26,6 +26,9 @@ mod fake;
 // What the program's parent left open.
 #[cfg(target_os = "linux")]
 mod descriptors;
+// The program as the first process of a container.
+#[cfg(target_os = "linux")]
+mod init;
 // From the first state to the end on request, and what ends a run early.
 mod lives;
 // What is printed, and what happens when nobody reads it.

@@ -4,51 +4,14 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::program::{ANSWERING, Program, Scratch, manifest, text};
+use crate::program::{ANSWERING, Program, Scratch, apart, manifest, text};
 
 /// Mounts a file system that executes nothing, and runs the rest of its arguments.
 const NOEXEC: &str = r#"mount -t tmpfs -o noexec tmpfs "$TMPDIR" && exec "$@""#;
 /// The same, with a copy of a plugin's folder there.
 const NOEXEC_WITH_PLUGIN: &str =
     r#"mount -t tmpfs -o noexec tmpfs "$TMPDIR" && cp -r plugin "$TMPDIR" && exec "$@""#;
-
-/// The program, run by this shell script in namespaces of its own. `None`, and said, where the system
-/// gives none; where all tests are required to run, that is a failure.
-fn apart(
-    test: &str,
-    scratch: &Scratch,
-    flags: &str,
-    script: &str,
-    rest: &[&str],
-) -> Option<Command> {
-    let command = |script: &str| {
-        let mut command = Command::new("unshare");
-        command
-            .args([flags, "sh", "-c", script, "sh"])
-            .env("TMPDIR", scratch.temporary())
-            .env("HOME", scratch.path("home"))
-            .env_remove("XDG_CACHE_HOME")
-            .current_dir(scratch.path(""))
-            .stdin(Stdio::null());
-        command
-    };
-    let mut probe = command(&script.replace("cp -r plugin", "test -n"));
-    let works = probe.arg("true").stderr(Stdio::null()).status();
-    if !works.is_ok_and(|status| status.success()) {
-        let text = format!("skipped: {test}: `unshare {flags}` does not work here");
-        let is_set = |name| std::env::var_os(name).is_some();
-        let required =
-            is_set("PLUGIN_RUNNER_REQUIRE_ALL") && !is_set("PLUGIN_RUNNER_NO_NAMESPACES");
-        assert!(!required, "{text}");
-        println!("{text}");
-        return None;
-    }
-    let mut command = command(script);
-    command.arg(env!("CARGO_BIN_EXE_plugin-runner")).args(rest);
-    Some(command)
-}
 
 /// A plugin's archive.
 fn archive(scratch: &Scratch, name: &str, command: &str) {
