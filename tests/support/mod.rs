@@ -5,6 +5,7 @@ pub(crate) mod alone;
 pub(crate) mod attack;
 pub(crate) mod attacker;
 pub(crate) mod disk;
+pub(crate) mod event_stream;
 pub(crate) mod events;
 pub(crate) mod frames;
 pub(crate) mod host;

@@ -2,8 +2,6 @@
 //!
 //! The shared parts are here: a server over a manager of the test's own, and requests to it.
 
-use std::io::{BufRead as _, BufReader, Read};
-
 use plugin_runner::InstallationId;
 use plugin_runner::admin::{AdminServer, AdminSettings};
 use plugin_runner::protocol::Manifest;
@@ -11,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::manager::Managed;
 use crate::support::LONG;
+pub(super) use crate::support::event_stream::Events;
 
 // The token, and where a request may come from.
 mod access;
@@ -108,12 +107,7 @@ impl Api {
         for (name, value) in [&[("Authorization", &*token)], headers].concat() {
             request = request.header(name, value);
         }
-        let response = request.call().unwrap();
-        assert_eq!(response.status(), 200);
-        let content_type = response.headers().get("Content-Type").unwrap();
-        assert_eq!(content_type, "text/event-stream; charset=utf-8");
-        let reader: Box<dyn Read> = Box::new(response.into_body().into_reader());
-        Events(BufReader::new(reader))
+        Events::of(request.call().unwrap())
     }
 
     /// Sends a request with the token.
@@ -154,58 +148,6 @@ impl Api {
     /// Stops everything; nothing may be left.
     pub(super) fn end(self) {
         assert_eq!(self.server.stop(LONG), 0, "requests are left");
-    }
-}
-
-/// A stream of events, as a browser reads it.
-pub(super) struct Events(BufReader<Box<dyn Read>>);
-
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Event {
-    pub(super) id: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) data: String,
-}
-
-impl Events {
-    /// Reads the next event; none when the stream has ended properly.
-    #[track_caller]
-    pub(super) fn next(&mut self) -> Option<Event> {
-        let mut event = Event::default();
-        let mut lines = Vec::new();
-        loop {
-            let line = self.line()?;
-            match line.split_once(": ").unwrap_or((&line, "")) {
-                ("id", id) => event.id = Some(id.to_owned()),
-                ("event", name) => event.name = Some(name.to_owned()),
-                ("data", data) => lines.push(data.to_owned()),
-                ("", _) if !line.is_empty() => {}
-                // What has no data is no event for a browser.
-                ("", _) if lines.is_empty() => event = Event::default(),
-                ("", _) => {
-                    event.data = lines.join("\n");
-                    return Some(event);
-                }
-                other => panic!("an unknown field: {other:?}"),
-            }
-        }
-    }
-
-    /// Reads a line as it came; none at the end.
-    #[track_caller]
-    pub(super) fn line(&mut self) -> Option<String> {
-        let mut line = String::new();
-        let count = self.0.read_line(&mut line);
-        let count = count.unwrap_or_else(|error| panic!("no further line: {error}"));
-        (count > 0).then(|| line.trim_end_matches('\n').to_owned())
-    }
-
-    /// The data of the next event, which must be a line.
-    #[track_caller]
-    pub(super) fn data(&mut self) -> String {
-        let event = self.next().expect("a line, but the stream has ended");
-        assert_eq!(event.name, None, "{event:?}");
-        event.data
     }
 }
 
