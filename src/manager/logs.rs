@@ -9,9 +9,10 @@ use crate::state::PluginMode;
 
 impl Manager {
     /// Follows what a plugin prints, from the oldest line that is kept; [`Follower::last`] and
-    /// [`Follower::from_end`] begin later. The plugin need not be loaded, nor have printed anything yet: the
-    /// follower waits for what it will print, goes on when it is unloaded, loaded and updated, and ends when it
-    /// is removed. This starts and loads nothing, and waits for no operation on the plugin.
+    /// [`Follower::from_end`] begin later, and [`Follower::after`] where another one ended. The plugin need not be
+    /// loaded, nor have printed anything yet: the follower waits for what it will print, goes on when it is
+    /// unloaded, loaded and updated, and ends when it is removed. This starts and loads nothing, and waits for no
+    /// operation on the plugin.
     ///
     /// # Blocking
     /// For the store and the disk, where it creates the log's directory and file if need be;

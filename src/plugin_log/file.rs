@@ -17,7 +17,7 @@ use crate::package::{OpenDir, PRIVATE, PUBLIC, open_or_create_dir};
 
 /// The file that is being written.
 pub(super) const CURRENT: &str = "output.log";
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 /// How many entries of the directory are read, since the plugin may add to it without end.
 const MOST_ENTRIES: usize = 100_000;
 

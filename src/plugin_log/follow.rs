@@ -1,40 +1,44 @@
-//! `Follower`: reads a log from its oldest line or one of its last, and waits for more.
+//! `Follower`: reads a log from somewhere on, and waits for more. Where it begins is in `beginning`.
 //!
 //! No line is lost across rotation because a follower never lets go of a file before it has read it to an end
 //! that it saw *after* it knew that nothing more comes. It knows the next file not by its time but by the
 //! writer's sequence numbers.
+//!
+//! The place behind a line is the number of bytes of the log before it, with a checksum of the line, by which it is
+//! noticed if the files are not what they were. That costs nothing where lines are written.
+
+mod beginning;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{self, LogFile};
 use super::handle::PluginLog;
 use super::line::without_end;
-use super::rotate::FilePosition;
-use super::timestamp::Timestamp;
+use super::place::{Place, checksum};
+use super::rotate::{FilePosition, KnownFile};
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result};
 use crate::line_splitter::LineSplitter;
 
-/// Bytes that are read at once. All lines in them are held until they are returned.
+/// Bytes that are read at once, and held until they are returned.
 const READ_SIZE: usize = 16 * 1024;
 
 /// Our writer cuts lines far below this; a file that came from elsewhere may hold anything.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
-/// Bytes that are searched for the last lines in any case: files from before the settings were changed may be
-/// larger than these say.
-const LEAST_SEARCHED: u64 = 64 * 1024 * 1024;
-
 /// Follows the log of one installation, across rotation, unloading and loading, without losing a line.
 ///
 /// Returned by [`Manager::follow_log`] and [`Session::follow_log`]. It begins with the oldest line that is kept,
-/// or where [`last`](Self::last) or [`from_end`](Self::from_end) says. It ends when [`Manager::remove`]
-/// removes the installation, and in no other way: after a shutdown of the host nothing more comes. It
-/// holds at most two files open, also ones that were deleted meanwhile, and starts no thread.
+/// or where [`last`](Self::last), [`from_end`](Self::from_end) or [`after`](Self::after) says. It ends when
+/// [`Manager::remove`] removes the installation, and in no other way: after a shutdown of the host nothing more
+/// comes. It starts no thread. While it is not asked for lines it holds up nothing: it keeps at most two files
+/// open, also ones that were deleted meanwhile, and in memory the 16 KiB that were read last and a line that is
+/// longer than these.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -63,15 +67,27 @@ const LEAST_SEARCHED: u64 = 64 * 1024 * 1024;
 pub struct Follower {
     log: Arc<PluginLog>,
     /// That of the file that is being read, or before the first.
-    place: FilePosition,
+    at: FilePosition,
     reading: Option<OpenFile>,
     /// The generation at the last look.
     generation: u64,
     buffer: Vec<u8>,
+    /// Where in the buffer the bytes are that were read and not split into lines yet. They are the last that
+    /// were read.
+    unsplit: Range<usize>,
     splitter: LineSplitter,
-    /// What was read already.
-    lines: VecDeque<String>,
+    /// What was split already: the pieces of one line.
+    lines: VecDeque<SplitLine>,
     gap: Option<Followed>,
+    /// Behind what was returned last.
+    place: Place,
+}
+
+/// A line, or a piece of one, as it is in the file, without its `\n`.
+struct SplitLine {
+    bytes: Vec<u8>,
+    /// The position behind the whole line; `None` after another piece of it.
+    end: Option<u64>,
 }
 
 /// What a follower found next.
@@ -81,11 +97,14 @@ pub enum Followed {
     /// A whole line, without its end. Bytes that are not UTF-8 are replaced by `U+FFFD`. Lines
     /// over 16 MiB, which the host never writes, come in pieces that end in [`CONTINUES`](super::CONTINUES).
     Line(String),
-    /// Lines were deleted before they could be read: the follower is slower than what is kept.
+    /// Lines were deleted before they could be read: the follower is slower than what is kept, or the place that
+    /// [`Follower::after`] was given is gone.
     Gap {
-        /// How many whole files are missing. `None` when that cannot be known, because a file was made shorter.
+        /// How many whole files are missing. `None` when that is not known: after a place that is gone, or
+        /// because a file was made shorter.
         files: Option<u64>,
-        /// How many bytes are missing. `None` when `files` is.
+        /// How many bytes are missing. `None` when that is not known: a file was made shorter, or the place is
+        /// not in this log.
         bytes: Option<u64>,
     },
 }
@@ -111,107 +130,55 @@ struct OpenFile {
 
 impl Follower {
     pub(super) fn new(log: Arc<PluginLog>) -> Self {
+        let at = log.view(|view| view.files.before_first());
         Self {
-            place: log.view(|view| view.files.before_first()),
+            place: Place {
+                log: log.name(),
+                position: at.start,
+                check: None,
+            },
+            at,
             log,
             reading: None,
             generation: 0,
             buffer: vec![0; READ_SIZE],
+            unsplit: 0..0,
             splitter: LineSplitter::new(MAX_LINE),
             lines: VecDeque::new(),
             gap: None,
         }
     }
 
-    /// Goes to the last `lines` lines that are there now, however many files they are in, or to the oldest if
-    /// there are not that many. What has been read before does not matter. A half-written line does not count,
-    /// and comes as well once it is whole.
+    /// Returns the place behind what [`next`](Self::next) returned last, or where it begins, for
+    /// [`after`](Self::after): `d5k1vvc5o2dtjn9ct4bg-4096-00a1b2c3d4e5f607`, at most 58 letters, digits and
+    /// hyphens. It is meant to be kept, for example as the id of an event in a stream that a client takes up
+    /// again.
     ///
-    /// The files are read backward, in blocks of 16 KiB, as far as the lines reach, but no further than through
-    /// as many bytes as [`LogSettings`](super::LogSettings) keep, or 64 MiB if that is more: the plugin may have
-    /// made its files larger. No line is held in memory for this, so any number may be asked for.
+    /// It names the same place after rotations and restarts of the host, and in a copy of the data directory,
+    /// such as one from a backup. Nothing else should be read in it; only the log can tell which of two places
+    /// comes first. Behind a piece of a line over 16 MiB it is where that line begins.
     ///
-    /// # Blocking
-    /// For reading these files.
-    ///
-    /// # Errors
-    /// [`Error::Io`]: a file or the directory cannot be read.
-    pub fn last(mut self, lines: usize) -> Result<Self> {
-        match self.go_back(lines) {
-            Ok(()) => Ok(self),
-            Err(error) => Err(self.failed(error)),
-        }
+    /// With [`enabled`](super::LogSettings::enabled) off there are no places to come back to.
+    pub fn place(&self) -> String {
+        self.place.to_string()
     }
 
-    /// Goes to the end: only lines come that are written from now on, and one that is half-written now.
-    ///
-    /// # Blocking
-    /// For reading the beginning of such a line.
-    ///
-    /// # Errors
-    /// [`Error::Io`]: the file cannot be read.
-    pub fn from_end(self) -> Result<Self> {
-        self.last(0)
-    }
-
-    fn failed(&self, error: io::Error) -> Error {
-        let directory = self.log.directory().display();
-        Error::io(format!("read log in {directory}"), error)
-    }
-
-    fn go_back(&mut self, lines: usize) -> io::Result<()> {
-        let (current, old) = self.log.view(|view| {
-            let old: Vec<_> = view.files.old.iter().copied().collect();
-            (view.files.current.clone(), old)
-        });
-        self.reading = None;
-        self.lines.clear();
-        self.splitter = LineSplitter::new(MAX_LINE);
-        self.gap = None;
-        let newest = current.as_ref().map(|(place, _)| *place);
-        let newest = newest.or_else(|| old.last().map(|(place, _)| *place));
-        // Whatever else can be read, nothing is missing before what comes after these.
-        self.place = newest.unwrap_or(self.place);
-        let mut search = Search {
-            wanted: lines,
-            bytes: self.log.settings().kept_bytes().max(LEAST_SEARCHED),
+    /// Opens a file for reading; returns `None` if it is gone.
+    fn open(&self, file: KnownFile) -> io::Result<Option<Arc<LogFile>>> {
+        let stamp = match file {
+            KnownFile::Old(stamp) => stamp,
+            KnownFile::Current(file) => return Ok(Some(file)),
         };
-        if let Some((_, file)) = current {
-            self.begin_with(self.place, file, false, &mut search)?;
-        }
-        for (place, stamp) in old.into_iter().rev() {
-            if search.wanted == 0 || search.bytes == 0 {
-                break;
-            }
-            if let Some(file) = self.open_old(stamp)? {
-                self.begin_with(place, file, true, &mut search)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Begins in this file, so that at most the lines that are still wanted are read.
-    fn begin_with(
-        &mut self,
-        place: FilePosition,
-        file: Arc<LogFile>,
-        ended: bool,
-        search: &mut Search,
-    ) -> io::Result<()> {
-        let (position, count) = search.last_lines(&file, ended, &mut self.buffer)?;
-        search.wanted -= count;
-        self.place = place;
-        self.reading = Some(OpenFile { file, position });
-        Ok(())
-    }
-
-    /// Opens an old file; returns `None` if it is gone.
-    fn open_old(&self, stamp: Timestamp) -> io::Result<Option<Arc<LogFile>>> {
         let Some(directory) = file::find_directory(self.log.directory())? else {
             return Ok(None);
         };
         let file = LogFile::read_from(&directory, &stamp.file_name())?;
         Ok(file.map(Arc::new))
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        let directory = self.log.directory().display();
+        Error::io(format!("read log in {directory}"), error)
     }
 
     /// Returns the next line, or what is missing before it. Lines come in the order of the log: old files from
@@ -230,10 +197,11 @@ impl Follower {
     pub fn next(&mut self, timeout: Duration) -> Result<Followed> {
         let deadline = Deadline::after(timeout);
         loop {
-            if let Some(line) = self.lines.pop_front() {
+            if let Some(line) = self.next_line() {
                 return Ok(Followed::Line(line));
             }
             if let Some(gap) = self.gap.take() {
+                self.place = self.place_here();
                 return Ok(gap);
             }
             let ended = self.look();
@@ -252,7 +220,7 @@ impl Follower {
             (view.generation, current.map(|(place, _)| place.sequence))
         });
         self.generation = generation;
-        current != Some(self.place.sequence)
+        current != Some(self.at.sequence)
     }
 
     /// Reads on in the file, or goes on to the next. Returns false when there is nothing more yet.
@@ -263,15 +231,13 @@ impl Follower {
             let count = reading.file.read_at(&mut self.buffer, reading.position)?;
             reading.position += count as u64;
             if count > 0 {
-                let lines = &mut self.lines;
-                self.splitter
-                    .push(&self.buffer[..count], |line| lines.push_back(text(line)));
+                self.unsplit = 0..count;
                 return Ok(true);
             }
             if reading.file.length()? < reading.position {
                 // The file was made shorter instead of being rotated.
                 reading.position = 0;
-                self.end_line();
+                self.end_line(None);
                 self.gap = Some(Followed::Gap {
                     files: None,
                     bytes: None,
@@ -287,101 +253,94 @@ impl Follower {
 
     /// Goes on to the next file that is still there, if there is one.
     fn advance(&mut self) -> io::Result<bool> {
-        let mut known = self.place.sequence;
-        let (place, file) = loop {
-            let next = self.log.view(|view| {
-                let files = &view.files;
-                let old = files.old.iter().find(|(place, _)| place.sequence > known);
-                match (old, &files.current) {
-                    (Some((place, stamp)), _) => Some((*place, Err(*stamp))),
-                    (None, Some((place, file))) if place.sequence > known => {
-                        Some((*place, Ok(Arc::clone(file))))
-                    }
-                    _ => None,
-                }
-            });
-            match next {
-                None => return Ok(false),
-                Some((place, Ok(current))) => break (place, current),
-                Some((place, Err(stamp))) => {
-                    if let Some(file) = self.open_old(stamp)? {
-                        break (place, file);
-                    }
-                    known = place.sequence;
-                }
+        let mut known = self.at.sequence;
+        let (at, file) = loop {
+            let next = self
+                .log
+                .view(|view| view.files.all().find(|(at, _)| at.sequence > known));
+            let Some((at, file)) = next else {
+                return Ok(false);
+            };
+            match self.open(file)? {
+                Some(file) => break (at, file),
+                None => known = at.sequence,
             }
         };
         // The last line of the file before may have no end, if its writer died while writing it.
-        self.end_line();
-        let position = self.reading.as_ref().map_or(0, |reading| reading.position);
-        let missing = place.sequence - self.place.sequence - 1;
+        let end = self.place_here().position;
+        self.end_line(Some(end));
+        let missing = at.sequence - self.at.sequence - 1;
         self.gap = (missing > 0).then(|| Followed::Gap {
             files: Some(missing),
-            bytes: Some(place.start.saturating_sub(self.place.start + position)),
+            bytes: Some(at.start.saturating_sub(end)),
         });
-        self.place = place;
+        self.at = at;
         self.reading = Some(OpenFile { file, position: 0 });
         Ok(true)
     }
 
-    /// Ends the line that has been begun, if any.
-    fn end_line(&mut self) {
+    /// Returns the next line of what was read.
+    fn next_line(&mut self) -> Option<String> {
+        while self.lines.is_empty() && !self.unsplit.is_empty() {
+            self.split();
+        }
+        let line = self.lines.pop_front()?;
+        if let Some(position) = line.end {
+            self.place = self.place_at(position, Some(checksum(&line.bytes)));
+        }
+        Some(text(line.bytes))
+    }
+
+    /// Splits the next line off what was read, or takes all of it as the beginning of one.
+    fn split(&mut self) {
+        let unsplit = &self.buffer[self.unsplit.clone()];
+        let end = memchr::memchr(b'\n', unsplit).map(|end| end + 1);
+        let length = end.unwrap_or(unsplit.len());
         let lines = &mut self.lines;
-        self.splitter.finish(|line| lines.push_back(text(line)));
+        self.splitter.push(&unsplit[..length], |bytes| {
+            lines.push_back(SplitLine {
+                bytes: bytes.to_vec(),
+                end: None,
+            });
+        });
+        self.unsplit.start += length;
+        if end.is_some() {
+            let behind = self.place_here().position - self.unsplit.len() as u64;
+            if let Some(line) = self.lines.back_mut() {
+                line.end = Some(behind);
+            }
+        }
+    }
+
+    /// Ends the line that has been begun, if any. Behind it is this position.
+    fn end_line(&mut self, end: Option<u64>) {
+        let lines = &mut self.lines;
+        self.splitter.finish(|bytes| {
+            let bytes = bytes.to_vec();
+            lines.push_back(SplitLine { bytes, end });
+        });
+    }
+
+    /// Returns the place up to which was read.
+    fn place_here(&self) -> Place {
+        let position = self.reading.as_ref().map_or(0, |reading| reading.position);
+        self.place_at(self.at.start.saturating_add(position), None)
+    }
+
+    fn place_at(&self, position: u64, check: Option<u64>) -> Place {
+        let log = self.log.name();
+        Place {
+            log,
+            position,
+            check,
+        }
     }
 }
 
-/// What is still searched for, backward through the files.
-struct Search {
-    wanted: usize,
-    /// How many bytes may still be read.
-    bytes: u64,
-}
-
-impl Search {
-    /// Returns where the last lines of a file begin that are wanted, and how many there are. If the file has
-    /// `ended`, what is behind its last line end is a line, and otherwise none yet.
-    fn last_lines(
-        &mut self,
-        file: &LogFile,
-        ended: bool,
-        buffer: &mut [u8],
-    ) -> io::Result<(u64, usize)> {
-        let mut start = file.length()?;
-        let mut found = 0;
-        if ended && file.is_torn()? {
-            if self.wanted == 0 {
-                return Ok((start, 0));
-            }
-            found = 1;
-        }
-        let mut earliest = None;
-        while start > 0 {
-            let length = start.min(buffer.len() as u64).min(self.bytes);
-            if length == 0 {
-                // The line before the earliest end may begin anywhere.
-                return Ok(earliest.map_or((start, found), |end| (end + 1, found - 1)));
-            }
-            self.bytes -= length;
-            start -= length;
-            let block = &mut buffer[..usize::try_from(length).unwrap_or(usize::MAX)];
-            // Less if it is made shorter meanwhile, which is noticed when it is read.
-            let count = file.read_at(block, start)?;
-            for end in memchr::memrchr_iter(b'\n', &block[..count]) {
-                let end = start + end as u64;
-                if found == self.wanted {
-                    return Ok((end + 1, found));
-                }
-                found += 1;
-                earliest = Some(end);
-            }
-        }
-        Ok((0, found))
-    }
-}
-
-fn text(line: &[u8]) -> String {
-    String::from_utf8_lossy(without_end(line)).into_owned()
+fn text(mut line: Vec<u8>) -> String {
+    line.truncate(without_end(&line).len());
+    String::from_utf8(line)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 impl fmt::Debug for Follower {

@@ -19,7 +19,7 @@ use super::settings::LogSettings;
 use super::tail::Tail;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
-use crate::id::InstallationId;
+use crate::id::{InstallationId, Xid};
 use crate::thread::panic_text;
 
 /// Lines kept in memory for error details.
@@ -38,6 +38,8 @@ const LATEST_LOOK: Duration = Duration::from_secs(60 * 60);
 /// [`lost_lines`](Self::lost_lines)), and noted in the log itself once it can be written again. The tail and the
 /// tap get those lines all the same.
 pub(crate) struct PluginLog {
+    /// Tells it from other logs, in places.
+    name: Xid,
     directory: PathBuf,
     settings: LogSettings,
     /// `None` when files are switched off. Locked before the view, and held during I/O.
@@ -94,12 +96,14 @@ impl PluginLog {
         settings.validate()?;
         let directory = directory.into();
         let mut files = Files::default();
+        let mut name = None;
         let writer = if settings.enabled {
             let mut writer = RotatingFile::open(&directory, &settings).map_err(|error| {
                 let path = directory.join(CURRENT);
                 Error::io(format!("open log {}", path.display()), error)
             })?;
             files = writer.changed_files().unwrap_or_default();
+            name = Some(writer.log());
             Some(Mutex::new(writer))
         } else {
             None
@@ -111,6 +115,7 @@ impl PluginLog {
             tail: Tail::new(TAIL_LINES),
         };
         Ok(Self {
+            name: name.unwrap_or_else(Xid::generate),
             directory,
             settings,
             writer,
@@ -259,6 +264,11 @@ impl PluginLog {
             }
         }
         Ok(true)
+    }
+
+    /// Returns what tells it from other logs. It is the same when it is opened again, unless it has no files.
+    pub(super) fn name(&self) -> Xid {
+        self.name
     }
 
     /// Returns the directory of the log.

@@ -11,8 +11,10 @@ use std::time::Duration;
 use rustix::fs::FileType;
 
 use super::file::{self, CURRENT, FileId, LogFile};
+use super::index::{INDEX, Index};
 use super::settings::LogSettings;
 use super::timestamp::{Clock, Timestamp};
+use crate::id::Xid;
 use crate::package::OpenDir;
 
 /// How often a new file is begun for a line before it counts as lost: the plugin may replace the new ones
@@ -35,20 +37,52 @@ pub(super) struct Files {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FilePosition {
     pub(super) sequence: u64,
-    /// Bytes in the files before it, since the log was opened and counting what it found there.
+    /// Bytes in all files before it, also in those that are gone. The same whenever the log is opened.
     pub(super) start: u64,
 }
 
+impl FilePosition {
+    /// Returns the position of an empty file before this one.
+    pub(super) fn before(self) -> Self {
+        Self {
+            sequence: self.sequence - 1,
+            start: self.start,
+        }
+    }
+}
+
+/// What is known of a file.
+#[derive(Clone, Debug)]
+pub(super) enum KnownFile {
+    Old(Timestamp),
+    Current(Arc<LogFile>),
+}
+
+impl KnownFile {
+    /// Returns whether nothing more is written to it.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self, Self::Old(_))
+    }
+}
+
 impl Files {
+    /// Returns all files, oldest first.
+    pub(super) fn all(&self) -> impl DoubleEndedIterator<Item = (FilePosition, KnownFile)> + '_ {
+        let old = self.old.iter();
+        let old = old.map(|(place, stamp)| (*place, KnownFile::Old(*stamp)));
+        let current = self.current.iter();
+        old.chain(current.map(|(place, file)| (*place, KnownFile::Current(Arc::clone(file)))))
+    }
+
     /// Returns the position before that of the oldest file, as if an empty one had been there.
     pub(super) fn before_first(&self) -> FilePosition {
         let oldest = self.old.front().map(|(place, _)| *place);
-        let current = self.current.as_ref().map(|(place, _)| *place);
-        let first = oldest.or(current);
-        FilePosition {
-            sequence: first.map_or(self.last_sequence, |place| place.sequence - 1),
-            start: first.map_or(0, |place| place.start),
-        }
+        let first = oldest.or(self.current.as_ref().map(|(place, _)| *place));
+        let none = FilePosition {
+            sequence: self.last_sequence,
+            start: 0,
+        };
+        first.map_or(none, FilePosition::before)
     }
 }
 
@@ -63,6 +97,12 @@ pub(super) struct RotatingFile {
     files: Files,
     files_changed: bool,
     last_stamp: Option<Timestamp>,
+    /// Names the log, whichever host writes it.
+    log: Xid,
+    /// The index as it is in the directory, as far as that is known.
+    indexed: Option<Index>,
+    /// The index could not be read or written, and that has been said.
+    index_failing: bool,
     /// Bytes in the files before the current one.
     start: u64,
     /// Bytes in the current file.
@@ -83,12 +123,27 @@ impl RotatingFile {
     /// Opens the log in a directory, creates both if need be, and removes old logs over the number or the age kept.
     pub(super) fn open(directory: &Path, settings: &LogSettings) -> io::Result<Self> {
         let open = file::make_directory(directory)?;
-        let mut old = VecDeque::new();
-        let mut start = 0;
-        for (sequence, stamp) in (1..).zip(file::old_logs(&open)?) {
-            old.push_back((FilePosition { sequence, start }, stamp));
-            start += file::old_length(&open, stamp).unwrap_or_default();
-        }
+        let lengths: Vec<_> = file::old_logs(&open)?
+            .into_iter()
+            .map(|stamp| (stamp, file::old_length(&open, stamp).unwrap_or_default()))
+            .collect();
+        let (indexed, index_failing) = match Index::read_from(&open) {
+            Ok(index) => (index, false),
+            Err(error) => {
+                let path = open.at(INDEX);
+                log::warn!(
+                    "cannot read {}: {error}; places in this log from before are gone",
+                    path.display()
+                );
+                (None, true)
+            }
+        };
+        let index = indexed.clone().unwrap_or_else(Index::new);
+        let (starts, start) = index.starts(&lengths);
+        let old: VecDeque<_> = (1..)
+            .zip(lengths.iter().zip(starts))
+            .map(|(sequence, ((stamp, _), start))| (FilePosition { sequence, start }, *stamp))
+            .collect();
         let last = old.back().copied();
         let mut this = Self {
             directory: directory.to_owned(),
@@ -104,6 +159,9 @@ impl RotatingFile {
             },
             files_changed: true,
             last_stamp: last.map(|(_, stamp)| stamp),
+            log: index.log,
+            indexed,
+            index_failing,
             start,
             size: 0,
             torn: false,
@@ -128,6 +186,11 @@ impl RotatingFile {
                 log::warn!("cannot look for old logs in {directory}: {error}");
             }
         }
+    }
+
+    /// Returns the name of the log.
+    pub(super) fn log(&self) -> Xid {
+        self.log
     }
 
     /// Returns the files, if they have changed since the last call.
@@ -240,14 +303,20 @@ impl RotatingFile {
 
     fn open_current(&mut self) -> io::Result<()> {
         self.forget_current();
+        // It may be another directory than before.
+        self.indexed = None;
         let directory = file::make_directory(&self.directory)?;
         self.open_current_in(&directory)
     }
 
     fn forget_current(&mut self) {
-        self.files.current = None;
         self.files_changed = true;
-        self.start += std::mem::take(&mut self.size);
+        let size = std::mem::take(&mut self.size);
+        if let Some((_, current)) = self.files.current.take() {
+            // Longer than what was written here if the plugin has written to it too.
+            let length = current.length().unwrap_or_default();
+            self.start = self.start.saturating_add(size.max(length));
+        }
     }
 
     fn open_current_in(&mut self, directory: &OpenDir) -> io::Result<()> {
@@ -261,7 +330,34 @@ impl RotatingFile {
             start: self.start,
         };
         self.files.current = Some((place, Arc::new(current)));
+        self.write_index(directory);
         Ok(())
+    }
+
+    /// Notes where the files begin, if the index does not say so yet. Without it the log goes on, and only what
+    /// is remembered of places in it is gone when it is opened again.
+    fn write_index(&mut self, directory: &OpenDir) {
+        let old = self.files.old.iter();
+        let index = Index {
+            log: self.log,
+            old: old.map(|(place, stamp)| (*stamp, place.start)).collect(),
+            current: self.start,
+        };
+        if self.indexed.as_ref() == Some(&index) {
+            return;
+        }
+        match index.write_to(directory) {
+            Ok(()) => {
+                self.indexed = Some(index);
+                self.index_failing = false;
+            }
+            Err(error) if !self.index_failing => {
+                self.indexed = None;
+                self.index_failing = true;
+                log::warn!("cannot write {}: {error}", directory.at(INDEX).display());
+            }
+            Err(_) => {}
+        }
     }
 
     fn rotate(&mut self) -> io::Result<()> {
@@ -273,8 +369,10 @@ impl RotatingFile {
             let (place, stamp) = (*place, Timestamp::now_after(self.last_stamp));
             directory.rename(CURRENT, &directory, stamp.file_name())?;
             self.last_stamp = Some(stamp);
-            self.files.current = None;
+            self.forget_current();
             self.files.old.push_back((place, stamp));
+            // Before any is removed: what is neither there nor in the index is not counted.
+            self.write_index(&directory);
         }
         // Before the new file is made, which may need the room.
         self.remove_surplus(&directory);

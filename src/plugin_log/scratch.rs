@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::handle::PluginLog;
+use super::index::INDEX;
 use super::line::{LineBatch, LogStream};
 use crate::testing::TestDir;
 
@@ -33,11 +34,12 @@ impl PluginLog {
     }
 }
 
-/// The names in a directory, sorted.
+/// The names in a directory, sorted, without that of the log's index.
 pub(super) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != INDEX)
         .collect();
     names.sort();
     names

@@ -11,6 +11,9 @@ use crate::support::host::TestHost;
 use crate::support::plugin::{manifest, shell};
 use crate::support::{LONG, assert_matches};
 
+// Where they go on after a restart.
+mod places;
+
 #[track_caller]
 pub(super) fn next(follower: &mut Follower) -> String {
     match follower.next(LONG).unwrap() {

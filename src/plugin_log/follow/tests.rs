@@ -1,6 +1,5 @@
 //! Followers against real files, and against a writer that rotates under them.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::thread;
 use super::super::file::CURRENT;
 use super::super::line::LogStream;
 use super::super::scratch::{Scratch, names};
+use super::super::timestamp::Timestamp;
 use super::super::{LogSettings, PluginLog};
 use super::*;
 use crate::id::InstallationId;
@@ -16,6 +16,8 @@ use crate::testing::{LONG, assert_matches};
 
 // Where a follower begins.
 mod beginning;
+// Where it goes on.
+mod places;
 
 fn open(directory: impl Into<PathBuf>, settings: LogSettings) -> Arc<PluginLog> {
     Arc::new(PluginLog::open(directory, settings, None).unwrap())
@@ -330,17 +332,19 @@ fn followers_of_a_removed_installation_end_after_the_last_line() {
     }
 }
 
+/// What is open in this directory, once for each descriptor.
+#[cfg(target_os = "linux")]
+fn open_logs(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .filter(|target| target.starts_with(directory))
+        .collect()
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_follower_leaves_no_descriptor_behind() {
-    fn open_logs(directory: &Path) -> BTreeSet<String> {
-        fs::read_dir("/proc/self/fd")
-            .unwrap()
-            .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-            .filter(|target| target.starts_with(directory))
-            .map(|target| target.display().to_string())
-            .collect()
-    }
     let scratch = Scratch::new("descriptors");
     let log = open(scratch.logs(), settings(2, 3));
     let mut follower = log.follow();
@@ -351,5 +355,5 @@ fn a_follower_leaves_no_descriptor_behind() {
     // The writer's and at most one more.
     assert!(open_logs(scratch.path()).len() <= 2);
     drop((log, follower));
-    assert_eq!(open_logs(scratch.path()), BTreeSet::new());
+    assert_eq!(open_logs(scratch.path()), Vec::<PathBuf>::new());
 }
