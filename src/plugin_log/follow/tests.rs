@@ -16,6 +16,8 @@ use crate::testing::{LONG, assert_matches};
 
 // Where a follower begins.
 mod beginning;
+// Many at once.
+mod crowd;
 // Where it goes on.
 mod places;
 
