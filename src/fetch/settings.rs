@@ -29,6 +29,11 @@ impl FetchSettings {
         }
     }
 
+    /// Checks the settings.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.validate().map(|_| ())
+    }
+
     /// Checks the settings, and returns the allowed hosts in the form in which they are compared.
     pub(super) fn validate(&self) -> Result<Vec<HostPort>> {
         require(

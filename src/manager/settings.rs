@@ -100,7 +100,12 @@ impl ManagerSettings {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    /// Checks whether a manager could work with these settings; [`Manager::with_settings`](crate::Manager::with_settings)
+    /// does the same. For programs that check their configuration before they start anything.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) names the first that is invalid.
+    pub fn validate(&self) -> Result<()> {
         require(
             self.boot_parallel > 0,
             "boot_parallel",
@@ -118,6 +123,8 @@ impl ManagerSettings {
         for (name, value) in positive {
             require(!value.is_zero(), name, "must be longer than zero")?;
         }
+        #[cfg(feature = "fetch")]
+        self.fetch().check()?;
         Ok(())
     }
 }
