@@ -28,7 +28,7 @@ use crate::cli::keeper;
 use crate::cli::signals::Signals;
 
 /// How long plugins are waited for at the start; those that take longer go on starting.
-const BOOT: Duration = Duration::from_secs(10 * 60);
+const BOOT: Duration = Duration::from_secs(60);
 /// At the end: how long answers that have begun may take, and then calls to plugins.
 const ANSWERS: Duration = Duration::from_secs(4);
 const CALLS: Duration = Duration::from_secs(5);
@@ -64,8 +64,8 @@ impl Service {
         let wrong = |error: Error| CliError::usage(configuration.explained(&error));
         let data = &settings.data;
         let store = open_store(data).map_err(|error| error.about(named("data")))?;
-        let token = match &settings.admin_token {
-            Some(token) => token.clone(),
+        let (token, token_place) = match &settings.admin_token {
+            Some(token) => (token.clone(), configuration.token_place()),
             None => generated_token(store.dir())?,
         };
         let data = store.dir().to_owned();
@@ -84,7 +84,10 @@ impl Service {
         .map_err(|error| CliError::from(error).about(named("admin")))?;
         let file = AdminFile::write(&data, &admin.url())?;
         log::info!("plugins connect to {}/rpc", listener.base_url());
-        log::info!("the HTTP API is at {}", admin.url());
+        log::info!(
+            "the HTTP API is at {}; its token is in {token_place}",
+            admin.url()
+        );
         Ok(Self {
             host,
             listener,
@@ -134,20 +137,24 @@ impl Service {
             (&report.awaited, "awaited from outside"),
         ] {
             if !ids.is_empty() {
-                let names = ids.iter().take(NAMES).map(|id| self.name(*id));
-                let names: Vec<_> = names.collect();
-                let more = match ids.len().saturating_sub(NAMES) {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
-                log::info!("{what}: {}{more}", names.join(", "));
+                log::info!("{what}: {}", self.names(ids));
             }
         }
-        let (active, failed) = (report.active.len(), report.failed.len());
-        log::info!(
-            "up after {:.1?}; plugins running: {active}, failed: {failed}",
-            report.took
-        );
+        let counts = [
+            (report.active.len(), "running"),
+            (report.starting.len(), "still starting"),
+            (report.awaited.len(), "awaited from outside"),
+            (report.failed.len(), "failed"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<_> = counts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if counts.is_empty() {
+            log::info!("up; no plugin is wanted active");
+        } else {
+            log::info!("up; plugins: {}", counts.join(", "));
+        }
     }
 
     /// Applies what can change while the server runs, but for the log level.
@@ -196,6 +203,16 @@ impl Service {
         Ok(())
     }
 
+    /// Returns what these plugins are called in a message, as far as there is room.
+    fn names(&self, ids: &[InstallationId]) -> String {
+        let names = ids.iter().take(NAMES).map(|id| self.name(*id));
+        let names = names.collect::<Vec<_>>().join(", ");
+        match ids.len().saturating_sub(NAMES) {
+            0 => names,
+            more => format!("{names} and {more} more"),
+        }
+    }
+
     /// Returns what a plugin is called in messages.
     fn name(&self, id: InstallationId) -> String {
         let found = self.manager.get(id);
@@ -216,12 +233,14 @@ fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
     Ok(SqliteStore::open(data)?)
 }
 
-fn generated_token(data: &Path) -> Result<Secret, CliError> {
+/// Returns the token in the data directory, and where that is.
+fn generated_token(data: &Path) -> Result<(Secret, String), CliError> {
     let found = token::generated(data)?;
     if let Some(warning) = found.warning {
         log::warn!("{warning}");
     }
-    Ok(found.token)
+    let path = data.join(token::FILE);
+    Ok((found.token, path.display().to_string()))
 }
 
 fn host(settings: &Settings, store: SqliteStore) -> Result<Host, Error> {
@@ -268,13 +287,11 @@ pub(super) fn admin_settings(settings: &Settings) -> AdminSettings {
         .allow_origins(settings.allow_origin.clone())
 }
 
-fn manager_settings(settings: &Settings) -> ManagerSettings {
+pub(super) fn manager_settings(settings: &Settings) -> ManagerSettings {
     let manager = ManagerSettings::default();
     #[cfg(feature = "fetch")]
     let manager = manager.fetch_allowed_hosts(settings.fetch_allow_host.clone());
-    #[cfg(not(feature = "fetch"))]
-    let _ = settings;
-    manager
+    manager.releases(settings.releases)
 }
 
 fn process_limits(settings: &Settings) -> ProcessLimits {

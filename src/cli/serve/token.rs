@@ -14,7 +14,7 @@ use crate::cli::error::CliError;
 use crate::cli::private_file::{self, open_named, open_own, read_short};
 
 /// The file with the token that was generated.
-const FILE: &str = "admin-token";
+pub(super) const FILE: &str = "admin-token";
 const SHORTEST: usize = 16;
 /// More than any token has that is used.
 const LONGEST: usize = 256;

@@ -28,7 +28,14 @@ fn what_is_installed_runs_until_the_end_is_asked_for() {
             assert_eq!(mode.mode() & 0o777, 0o600, "{private}");
         }
         assert_eq!(server.get("/api/plugins", &[]).0, 401);
-        server.program.error_with("plugins running: 1, failed: 0");
+        let place = server.data.join("admin-token").display().to_string();
+        let line = server.program.error_with("the HTTP API is at ");
+        assert!(
+            line.contains(&server.url) && line.contains(&place),
+            "{line}"
+        );
+        server.program.error_with(&format!("running: hello ({id})"));
+        server.program.error_with("up; plugins: 1 running");
 
         server.program.signal(signal);
         let output = server.program.end();
@@ -74,7 +81,7 @@ fn the_end_may_be_asked_for_while_plugins_start() {
     let server = Server::start(&scratch, "");
     wait_until("a start", || !server.log(id).is_empty());
     let said = server.program.stop();
-    assert!(!said.contains("plugins running"), "{said}");
+    assert!(!said.contains("up; plugins"), "{said}");
 }
 
 #[test]
@@ -116,7 +123,9 @@ fn plugins_that_fail_keep_nothing_else_from_running() {
         failed.contains(&format!("plugin failing ({failing})")),
         "{failed}"
     );
-    server.program.error_with("plugins running: 1, failed: 1");
+    server
+        .program
+        .error_with("up; plugins: 1 running, 1 failed");
     server.program.stop();
 }
 
@@ -124,7 +133,7 @@ fn plugins_that_fail_keep_nothing_else_from_running() {
 fn the_log_can_be_objects() {
     let scratch = Scratch::new();
     let server = Server::start(&scratch, "--log-format json --log-level debug");
-    server.program.error_with("plugins running: 0, failed: 0");
+    server.program.error_with("up; no plugin is wanted active");
     let said = server.program.stop();
     for line in said.lines() {
         let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -137,10 +146,7 @@ fn the_log_can_be_objects() {
         assert_eq!(members, ["level", "message", "target", "time"], "{line}");
     }
     let at = |part: &str| said.lines().any(|line| line.contains(part));
-    assert!(
-        at(&json!(format!("the HTTP API is at {}", server.url)).to_string()),
-        "{said}"
-    );
+    assert!(at(&format!("the HTTP API is at {}", server.url)), "{said}");
 
     // So are the words of a failure.
     let arguments = format!("--data data/plugins.sqlite {FREE} --log-format json");

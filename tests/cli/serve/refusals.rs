@@ -163,7 +163,7 @@ mod alone {
             // Nothing that was begun is in the way once there is room.
             fs::remove_file(ballast).unwrap();
             let program = Program::start(command(&scratch, &arguments));
-            program.error_with("plugins running: 0");
+            program.error_with("up; no plugin is wanted active");
             program.stop();
             fs::remove_dir_all(data).unwrap();
         }

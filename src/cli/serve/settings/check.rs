@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use plugin_runner::{Error, RuntimeProvider};
 
-use super::reader::{Configuration, Origin};
+use super::reader::{Configuration, Effective, Origin};
 use super::{Setting, Settings};
-use crate::cli::serve::service::admin_settings;
+use crate::cli::serve::service::{admin_settings, manager_settings};
 use crate::cli::serve::token;
 
 /// Where the values of the printed configuration end, and the places where they came from begin.
@@ -53,8 +53,13 @@ pub(super) fn check(settings: &mut Settings, configuration: &mut Configuration) 
             named("admin"),
         ));
     }
-    if let Err(error) = admin_settings(settings).validate() {
-        problems.push(configuration.explained(&error));
+    for checked in [
+        admin_settings(settings).validate(),
+        manager_settings(settings).validate(),
+    ] {
+        if let Err(error) = checked {
+            problems.push(configuration.explained(&error));
+        }
     }
     if settings.runtime == RuntimeProvider::Sprites {
         check_sprites(settings, &named, &mut problems);
@@ -100,7 +105,8 @@ fn check_sprites(settings: &Settings, named: &dyn Fn(&str) -> String, problems: 
 }
 
 /// What the library calls settings that have another name here.
-const OF_THE_LIBRARY: [(&str, &str); 6] = [
+const OF_THE_LIBRARY: [(&str, &str); 7] = [
+    ("releases", "releases"),
     ("allow_hosts", "allow_host"),
     ("allow_origins", "allow_origin"),
     ("fetch_allowed_hosts", "fetch_allow_host"),
@@ -119,6 +125,19 @@ impl Configuration {
         match known {
             Some((_, ours)) => format!("{}: {problem}", self.named(ours)),
             None => error.to_string(),
+        }
+    }
+
+    /// Returns where the token is that was given.
+    pub(crate) fn token_place(&self) -> String {
+        let is_given = |effective: &&Effective| effective.value.is_some();
+        let of_name = |name| {
+            let mut found = self.effective.iter().filter(is_given);
+            found.find(|effective| effective.setting.name == name)
+        };
+        match of_name("admin_token_file") {
+            Some(file) => file.value.clone().unwrap_or_default(),
+            None => format!("the variable {}", self.named("admin_token")),
         }
     }
 

@@ -186,6 +186,8 @@ settings! {
     /// Age at which old log files of a plugin are removed.
     plugin_log_age: Duration =
         Setting::new("PLUGIN_RUNNER_PLUGIN_LOG_AGE", "D", "28d"), duration::parse_positive;
+    /// Versions of a plugin that are kept, 1 to 16: the one in use, and those that it can be rolled back to.
+    releases: usize = Setting::new("PLUGIN_RUNNER_RELEASES", "N", "2"), count;
     /// Server inside a private network, as HOST:PORT, from which packages may be installed by URL.
     fetch_allow_host: Vec<String> =
         Setting::new("PLUGIN_RUNNER_FETCH_ALLOW_HOST", "HOST", "").list(), list;

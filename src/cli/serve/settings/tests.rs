@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use plugin_runner::{LogSettings, RestartPolicy, Timeouts};
+use plugin_runner::admin::AdminSettings;
+use plugin_runner::{LogSettings, ManagerSettings, RestartPolicy, Timeouts};
 
 use super::*;
 use crate::cli::data_dir::DataDir;
+use crate::cli::serve::service::{admin_settings, manager_settings};
 
 /// What the document has before the table.
 const HEAD: &str = "\
@@ -108,6 +110,14 @@ fn defaults_are_the_librarys() {
         .keep(settings.plugin_log_files)
         .max_age(settings.plugin_log_age);
     assert_eq!(logs, LogSettings::default());
+    assert_eq!(
+        format!("{:?}", manager_settings(&settings)),
+        format!("{:?}", ManagerSettings::default())
+    );
+    assert_eq!(
+        format!("{:?}", admin_settings(&settings)),
+        format!("{:?}", AdminSettings::default())
+    );
 }
 
 #[test]
