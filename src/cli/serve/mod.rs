@@ -1,7 +1,7 @@
 //! `plugin-runner serve`: what is installed in a directory, with a port for plugins and an HTTP API.
 //!
 //! The calling thread starts everything, waits for signals and stops everything; all other threads are the
-//! host's, except for those of `signals` and for the one that boots.
+//! host's, except for those of `signals`, the one that boots, and the one that feeds a watchdog.
 
 mod admin_file;
 mod arguments;
@@ -9,9 +9,11 @@ mod logging;
 mod reload;
 mod service;
 mod settings;
+mod systemd;
 mod token;
 
 use std::io::{self, Write as _};
+use std::sync::Arc;
 
 use crossbeam_channel::{never, select};
 
@@ -22,6 +24,7 @@ use super::run::say;
 use super::signals::{Hangup, Signals};
 use service::Service;
 use settings::{Configuration, Given, Settings};
+use systemd::{ServiceManager, Watchdog};
 
 /// Serves until it is asked to end.
 ///
@@ -91,23 +94,39 @@ fn run(
     settings: &Settings,
     signals: &Signals,
 ) -> Result<(), CliError> {
+    let service_manager = Arc::new(ServiceManager::find());
+    service_manager.starting(service::START);
     let service = Service::start(configuration, settings)?;
     let mut booted = service.boot()?;
     let mut running = configuration.clone();
+    // What the service manager was told when everything was up, and what tells it from then on.
+    let mut up: Option<(String, Option<Watchdog>)> = None;
     loop {
         select! {
             recv(signals.received()) -> _ => break,
             recv(signals.reloads()) -> _ => {
+                // Before that it would have nothing to wait for.
+                if up.is_some() {
+                    service_manager.reloading();
+                }
                 running = reload::reload(given, running, &service);
+                if let Some((status, _)) = &up {
+                    service_manager.ready(status);
+                }
             }
             recv(booted) -> report => {
                 booted = never();
-                // Everything is up.
-                service.tell_boot(report);
+                if let Some(status) = service.tell_boot(report) {
+                    service_manager.ready(&status);
+                    let parts = || service.parts(configuration);
+                    up = Some((status, systemd::watch(&service_manager, parts)));
+                }
             }
         }
     }
-    // Stopping begins.
+    service_manager.stopping(service::stop_limit(settings.stop_grace));
+    // With its watchdog, which would find that the parts are gone.
+    drop(up);
     log::info!("stopping; once more to kill");
     service.stop(signals, settings.stop_grace)
 }

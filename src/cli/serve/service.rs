@@ -15,12 +15,13 @@ use plugin_runner::manager::BootReport;
 use plugin_runner::runtime::SpritesSettings;
 use plugin_runner::text::escape;
 use plugin_runner::{
-    Error, Host, InstallationId, LogSettings, Manager, ManagerSettings, ProcessLimits,
+    Error, ErrorKind, Host, InstallationId, LogSettings, Manager, ManagerSettings, ProcessLimits,
     RestartPolicy, SqliteStore, Timeouts,
 };
 
 use super::admin_file::AdminFile;
 use super::settings::{Configuration, Secret, Settings, Size};
+use super::systemd::Part;
 use super::token;
 use crate::cli::ending::{self, End, stop_timeout};
 use crate::cli::error::CliError;
@@ -29,9 +30,16 @@ use crate::cli::signals::Signals;
 
 /// How long plugins are waited for at the start; those that take longer go on starting.
 const BOOT: Duration = Duration::from_secs(60);
+/// How long the whole start may take.
+pub(super) const START: Duration = BOOT.saturating_add(Duration::from_secs(60));
+/// How long everything has to answer once plugins are started, and the pause before it is asked again.
+const ANSWER: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(1);
 /// At the end: how long answers that have begun may take, and then calls to plugins.
 const ANSWERS: Duration = Duration::from_secs(4);
 const CALLS: Duration = Duration::from_secs(5);
+/// For what comes after everything else.
+const REST: Duration = Duration::from_secs(5);
 
 /// Characters of a plugin's name that are shown, and how many names.
 const NAME: usize = 100;
@@ -96,7 +104,9 @@ impl Service {
             _file: file,
         })
     }
+
     /// Starts the plugins that are wanted active, on a thread of its own, and returns the channel of the report.
+    /// It comes once everything answers: whoever hears of it may rely on the store.
     ///
     /// # Errors
     /// [`CliError`] when the thread cannot be started.
@@ -107,6 +117,9 @@ impl Service {
             .name("boot".to_owned())
             .spawn(move || {
                 let report = manager.boot(BOOT);
+                if report.is_ok() {
+                    wait_for_answers(&manager);
+                }
                 drop(manager);
                 // The receiver is gone if the end came first.
                 let _ = sender.send(report);
@@ -115,17 +128,17 @@ impl Service {
         Ok(receiver)
     }
 
-    /// Says what came of the boot.
-    pub(super) fn tell_boot(&self, booted: Result<Booted, RecvError>) {
+    /// Says what came of the boot. Returns that in few words, unless there was none.
+    pub(super) fn tell_boot(&self, booted: Result<Booted, RecvError>) -> Option<String> {
         let report = match booted {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => {
                 log::error!("cannot start the plugins: {error}");
-                return;
+                return None;
             }
             Err(RecvError) => {
                 log::error!("cannot start the plugins: the thread that does it ended");
-                return;
+                return None;
             }
         };
         for (id, error) in &report.failed {
@@ -150,11 +163,23 @@ impl Service {
         let counts: Vec<_> = counts
             .map(|(count, what)| format!("{count} {what}"))
             .collect();
-        if counts.is_empty() {
-            log::info!("up; no plugin is wanted active");
+        let status = if counts.is_empty() {
+            "no plugin is wanted active".to_owned()
         } else {
-            log::info!("up; plugins: {}", counts.join(", "));
-        }
+            format!("plugins: {}", counts.join(", "))
+        };
+        log::info!("up; {status}");
+        Some(status)
+    }
+
+    /// Returns what must answer as long as the server runs.
+    pub(super) fn parts(&self, configuration: &Configuration) -> Vec<Part> {
+        let port = |name, address| Part::port(configuration.named(name), address);
+        vec![
+            Part::manager(self.manager.clone()),
+            port("listen", self.listener.address()),
+            port("admin", self.admin.address()),
+        ]
     }
 
     /// Applies what can change while the server runs, but for the log level.
@@ -220,6 +245,27 @@ impl Service {
             |_| id.to_string(),
             |found| format!("{:.NAME$} ({id})", escape(&found.manifest().id)),
         )
+    }
+}
+
+/// Returns how long a [`stop`](Service::stop) may take.
+pub(super) fn stop_limit(grace: Duration) -> Duration {
+    let plugins = stop_timeout(grace);
+    plugins.saturating_add(ANSWERS + CALLS + REST)
+}
+
+/// Returns once everything answers, or the host has ended.
+fn wait_for_answers(manager: &Manager) {
+    let mut is_told = false;
+    while let Err(error) = manager.check(ANSWER) {
+        if error.kind() == ErrorKind::ShutDown {
+            return;
+        }
+        if !is_told {
+            log::error!("not ready: {error}");
+            is_told = true;
+        }
+        thread::park_timeout(AGAIN);
     }
 }
 

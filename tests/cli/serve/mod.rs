@@ -23,6 +23,9 @@ mod refusals;
 mod reload;
 // Flags, variables, the file, and `--check`.
 mod settings;
+// A service manager, and the first process of a container.
+#[cfg(target_os = "linux")]
+mod systemd;
 // The token of the HTTP API.
 mod token;
 
