@@ -25,6 +25,14 @@ pub(crate) type RunId = u64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ChildId(pub(super) u64);
 
+#[cfg(test)]
+impl ChildId {
+    /// Returns an id for a test that has no reaper.
+    pub(crate) const fn for_test(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// What the reaper calls for one plugin.
 ///
 /// All methods but `start_run` and `clear` are called on the reaper's thread, which serves every plugin: they must not

@@ -230,3 +230,15 @@ impl StateCell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_time_of_a_run_never_goes_down() {
+        let process = RunProcess::new(7);
+        let seen = [3, 5, 2, 6].map(|seconds| process.highest(Duration::from_secs(seconds)));
+        assert_eq!(seen.map(|time| time.as_secs()), [3, 5, 5, 6]);
+    }
+}

@@ -199,7 +199,48 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
     use super::*;
+
+    #[test]
+    fn a_sum_never_goes_down_while_sessions_come_and_go() {
+        const SESSIONS: u64 = 30_000;
+        let totals = Totals::default();
+        let come_and_go = &|thread: u64| {
+            for number in 0..SESSIONS {
+                let id = ChildId::for_test(thread * SESSIONS + number);
+                let counters = Arc::<LiveCounters>::default();
+                totals.add_session(id, counters.clone());
+                count_by(&counters.connections, 1);
+                count_by(&counters.rpc.replies, 2);
+                totals.remove_session(id);
+            }
+        };
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut last = totals.of_sessions();
+                while !is_over.load(Ordering::Relaxed) {
+                    let sum = totals.of_sessions();
+                    assert!(sum.connections >= last.connections);
+                    assert!(sum.replies >= last.replies);
+                    last = sum;
+                }
+            });
+            let sessions = [0, 1, 2].map(|thread| scope.spawn(move || come_and_go(thread)));
+            for one in sessions {
+                one.join().unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        let sum = totals.of_sessions();
+        assert_eq!(sum.connections, 3 * SESSIONS);
+        assert_eq!(sum.replies, 6 * SESSIONS);
+        assert!(totals.sessions.lock().live.is_empty());
+    }
 
     #[test]
     fn a_duration_is_in_the_bucket_of_its_bound_and_in_all_above() {
