@@ -40,8 +40,10 @@ impl ConfigFile {
         }
     }
 
-    fn parse(text: &str, path: &Path) -> Self {
-        let line = |at: usize| text[..at].matches('\n').count() + 1;
+    pub(super) fn parse(text: &str, path: &Path) -> Self {
+        // A place may be inside of a character, and at the end.
+        let before = |at: usize| &text.as_bytes()[..at.min(text.len())];
+        let line = |at| before(at).split(|byte| *byte == b'\n').count();
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut found = Self::default();
         let at = |line: usize| format!("{}:{line}", path.display());

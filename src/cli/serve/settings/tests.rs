@@ -360,3 +360,45 @@ fn sizes() {
         assert!(size(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn whatever_is_in_a_file_is_judged() {
+    const SAMPLE: &str = "# ü\nlisten = \"127.0.0.1:0\"\nallow_host = [\"a\", 'ß', 1.5e3]\nplugin_nice = -0x5 # é\n\
+                          [a.b]\nc = {d = 1979-05-27}\nmax_backoff = \"\"\"1m\n\"\"\"\n";
+    const PIECES: [&str; 12] = [
+        "\"",
+        "'",
+        "[",
+        "]",
+        "{",
+        "=",
+        "\n",
+        "\\",
+        "é",
+        "\u{1F980}",
+        ".",
+        "\0",
+    ];
+    let path = Path::new("x.toml");
+    let mut random = 1_usize;
+    for _ in 0..2_000 {
+        let mut text: Vec<char> = SAMPLE.chars().collect();
+        for _ in 0..=random % 4 {
+            // Any will do: it is the variety that counts.
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let piece = PIECES[(random >> 33) % PIECES.len()];
+            let at = (random >> 40) % text.len();
+            text.splice(at..(at + (random >> 60)).min(text.len()), piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        for problem in file::ConfigFile::parse(&text, path).problems {
+            let line = problem.split(':').nth(1).unwrap();
+            assert!(
+                (1..=20).contains(&line.parse().unwrap()),
+                "{problem}: {text}"
+            );
+        }
+    }
+}
