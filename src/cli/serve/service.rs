@@ -69,7 +69,10 @@ impl Service {
         settings: &Settings,
     ) -> Result<Self, CliError> {
         let named = |name: &str| configuration.named(name);
-        let wrong = |error: Error| CliError::usage(configuration.explained(&error));
+        let wrong = |error: Error| match &error {
+            Error::Setting { .. } => CliError::usage(configuration.explained(&error)),
+            _ => error.into(),
+        };
         let data = &settings.data;
         let store = open_store(data).map_err(|error| error.about(named("data")))?;
         let (token, token_place) = match &settings.admin_token {
@@ -91,7 +94,13 @@ impl Service {
         )
         .map_err(|error| CliError::from(error).about(named("admin")))?;
         let file = AdminFile::write(&data, &admin.url())?;
-        log::info!("plugins connect to {}/rpc", listener.base_url());
+        match &settings.public_url {
+            None => log::info!("plugins connect to {}/rpc", listener.base_url()),
+            Some(url) => log::info!(
+                "plugins connect to {url}, which has to lead to {}/rpc",
+                listener.base_url()
+            ),
+        }
         log::info!(
             "the HTTP API is at {}; its token is in {token_place}",
             admin.url()

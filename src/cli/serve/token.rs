@@ -18,7 +18,7 @@ pub(super) const FILE: &str = "admin-token";
 const SHORTEST: usize = 16;
 /// More than any token has that is used.
 const LONGEST: usize = 256;
-/// Random bytes of a token that is generated: nobody guesses it.
+/// Random bytes of a token that is generated: too many to guess.
 const RANDOM: usize = 32;
 /// Bits of a file's mode: others may read it; others may write it.
 const READABLE: u32 = 0o044;
@@ -92,7 +92,7 @@ fn from_file(file: File, path: &Path) -> Result<Found, String> {
     let shown = path.display();
     let metadata = file.metadata();
     let metadata = metadata.map_err(|error| format!("cannot look at {shown}: {error}"))?;
-    // Whoever writes it chooses who administrates.
+    // Users who can write it choose the token.
     let is_foreign = ![0, geteuid().as_raw()].contains(&metadata.uid());
     if is_foreign || metadata.mode() & WRITABLE != 0 {
         return Err(format!(

@@ -139,7 +139,7 @@ impl Server {
         self.ask("GET", "/api/plugins", "", &[])["plugins"].clone()
     }
 
-    /// Waits until a plugin is active, and has said which process it is. Gives that process.
+    /// Waits until a plugin is active, and has said which process it is. Returns that process.
     fn active(&self, id: InstallationId) -> Pid {
         self.active_after(id, 0)
     }

@@ -77,7 +77,7 @@ fn a_directory_that_cannot_be_used_is_named_with_its_setting() {
         said.starts_with("--data: cannot create the directory file/below: "),
         "{said}"
     );
-    // Where nobody may create anything, not even root.
+    // Where no user may create anything, not even root.
     let mut command = command(&scratch, FREE);
     command.env("PLUGIN_DATA_PATH", "/proc/plugins");
     let output = Program::start(command).end();

@@ -60,6 +60,7 @@ fn a_check_names_everything_that_is_wrong_and_no_secret() {
         "--admin: \"8001\": write an address and a port",
         "PLUGIN_RUNTIME_PROVIDER: \"docker\": write local, sprites or none",
         "SPRITES_API_KEY: only visible ASCII",
+        "PLUGIN_RUNNER_ADMIN_TOKEN: a token has 16 to 256 characters",
         "serve.toml:2: max_restart_attempts: \"-1\": write a whole number",
         "PLUGIN_MAX_BACKOFF_DURATION: \"60\": the unit is missing",
         "--stop-grace: \"soon\": a duration is a number and a unit",
@@ -71,7 +72,7 @@ fn a_check_names_everything_that_is_wrong_and_no_secret() {
         let lines = said.lines().filter(|line| line.contains(part)).count();
         assert_eq!(lines, 1, "{part}\n{said}");
     }
-    assert_eq!(said.lines().count(), 11, "{said}");
+    assert_eq!(said.lines().count(), 12, "{said}");
     for secret in ["hush", "not to be seen"] {
         assert!(
             !said.contains(secret) && !text(&output.stdout).contains(secret),

@@ -16,10 +16,13 @@ const COLUMN: usize = 48;
 pub(super) fn check(settings: &mut Settings, configuration: &mut Configuration) {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     let named = |name: &str| configuration.named(name);
+    // What is wrong by itself has a problem already.
+    let right = |names: &[&str]| configuration.are_right(names);
     let (listen, admin) = (settings.listen, settings.admin);
     let overlap =
         listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
-    if overlap && listen.port() == admin.port() && listen.port() != 0 {
+    let is_same = overlap && listen.port() == admin.port() && listen.port() != 0;
+    if is_same && right(&["listen", "admin"]) {
         problems.push(format!(
             "{} {admin}: plugins connect to that port already, see {}; take another",
             named("admin"),
@@ -40,13 +43,10 @@ pub(super) fn check(settings: &mut Settings, configuration: &mut Configuration) 
             }
             Err(problem) => problems.push(format!("{}: {problem}", named("admin_token_file"))),
         }
-    } else if let Some(secret) = &settings.admin_token
-        && let Err(problem) = token::check(&secret.0)
-    {
-        problems.push(format!("{}: {problem}", named("admin_token")));
     }
     let is_given = settings.admin_token.is_some() || settings.admin_token_file.is_some();
-    if !admin.ip().is_loopback() && !is_given {
+    let names = ["admin", "admin_token", "admin_token_file"];
+    if !admin.ip().is_loopback() && !is_given && right(&names) {
         problems.push(format!(
             "{} {admin}: others than this machine reach that address; set a token of your own with \
              --admin-token-file or PLUGIN_RUNNER_ADMIN_TOKEN, or take 127.0.0.1",
@@ -62,26 +62,28 @@ pub(super) fn check(settings: &mut Settings, configuration: &mut Configuration) 
         }
     }
     if settings.runtime == RuntimeProvider::Sprites {
-        check_sprites(settings, &named, &mut problems);
+        check_sprites(settings, configuration, &mut problems);
     }
     configuration.problems.append(&mut problems);
     configuration.warnings.append(&mut warnings);
 }
 
-fn check_sprites(settings: &Settings, named: &dyn Fn(&str) -> String, problems: &mut Vec<String>) {
+fn check_sprites(settings: &Settings, configuration: &Configuration, problems: &mut Vec<String>) {
+    let named = |name: &str| configuration.named(name);
+    let right = |name: &str| configuration.are_right(&[name]);
     let runtime = named("runtime");
     if !cfg!(feature = "sprites") {
         problems.push(format!(
             "{runtime} sprites: this program was built without the feature 'sprites'"
         ));
     }
-    if settings.sprites_api_key.is_none() {
+    if settings.sprites_api_key.is_none() && right("sprites_api_key") {
         problems.push(format!(
             "{runtime} sprites: the key of an account at sprites.dev is needed in the variable {}",
             named("sprites_api_key"),
         ));
     }
-    if settings.public_url.is_none() {
+    if settings.public_url.is_none() && right("public_url") {
         problems.push(format!(
             "{runtime} sprites: --public-url is needed, such as wss://plugins.example.com, at which \
              sprites reach {} {}",
@@ -154,11 +156,11 @@ impl Configuration {
                 (None, _) => format!("# {name}"),
             };
             // A wrong value has a line among the problems.
-            let origin = match (&effective.value, &effective.origin) {
-                (None, Origin::Flag | Origin::Variable | Origin::File { .. }) => "wrong".into(),
-                (_, Origin::Variable) => effective.setting.variable.to_owned(),
-                (_, Origin::Flag) => effective.named(),
-                (_, origin) => origin.to_string(),
+            let origin = match &effective.origin {
+                _ if effective.is_wrong() => "wrong".to_owned(),
+                Origin::Variable => effective.setting.variable.to_owned(),
+                Origin::Flag => effective.named(),
+                origin => origin.to_string(),
             };
             let _ = writeln!(text, "{line:COLUMN$} # {origin}");
         }

@@ -20,8 +20,8 @@ pub(crate) use values::{LogFormat, Secret, Size};
 
 use super::super::{attempts, duration};
 use values::{
-    address, backoff, count, level, list, log_format, nice, optional, path, positive, public_url,
-    runtime, secret, size, sprites_url,
+    address, admin_token, backoff, count, level, list, log_format, nice, optional, path, positive,
+    public_url, runtime, secret, size, sprites_url,
 };
 
 /// One row of the table.
@@ -108,7 +108,7 @@ macro_rules! settings {
         ];
 
         impl Settings {
-            /// Reads every setting, also after one that is wrong. Returns `None` if one is.
+            /// Reads every setting. Returns `None` only if one that has no default is not given.
             fn read(reader: &mut reader::Reader<'_>) -> Option<Self> {
                 let mut rows = TABLE.iter();
                 $(let $name = rows.next().and_then(|row| reader.value::<$type>(row, $parse));)+
@@ -134,7 +134,7 @@ settings! {
         Setting::new("PLUGIN_RUNNER_ADMIN_TOKEN_FILE", "FILE", ""), optional(path);
     /// The token that the HTTP API asks for: 16 to 256 visible ASCII characters.
     admin_token: Option<Secret> =
-        Setting::new("PLUGIN_RUNNER_ADMIN_TOKEN", "TOKEN", "").secret(), optional(secret);
+        Setting::new("PLUGIN_RUNNER_ADMIN_TOKEN", "TOKEN", "").secret(), optional(admin_token);
     /// Name by which the HTTP API may be addressed beside its own address, such as plugins.internal.
     allow_host: Vec<String> = Setting::new("PLUGIN_RUNNER_ALLOW_HOST", "HOST", "").list(), list;
     /// Origin of web pages that may use the HTTP API, such as https://admin.example.com.

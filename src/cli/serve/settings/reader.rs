@@ -54,6 +54,12 @@ impl Effective {
     pub(crate) fn named(&self) -> String {
         named(self.setting, &self.origin)
     }
+
+    /// Whether a value was given that is wrong.
+    pub(super) fn is_wrong(&self) -> bool {
+        let is_given = !matches!(self.origin, Origin::Default | Origin::Nowhere);
+        is_given && self.value.is_none()
+    }
 }
 
 fn named(setting: &Setting, origin: &Origin) -> String {
@@ -79,7 +85,7 @@ impl fmt::Display for Origin {
 /// All settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Configuration {
-    /// `None` if one is wrong.
+    /// `None` if anything is wrong.
     pub(crate) settings: Option<Settings>,
     pub(crate) effective: Vec<Effective>,
     /// Each a sentence that names where the wrong thing stands, and what is accepted.
@@ -102,18 +108,25 @@ impl Configuration {
             reader.problems.append(&mut reader.file.problems);
             reader.path = Some(path);
         }
-        let mut settings = Settings::read(&mut reader);
+        let settings = Settings::read(&mut reader);
         let mut configuration = Self {
             settings: None,
             effective: reader.effective,
             problems: reader.problems,
             warnings: unknown_variables(given),
         };
-        if let Some(settings) = &mut settings {
-            check::check(settings, &mut configuration);
+        if let Some(mut settings) = settings {
+            check::check(&mut settings, &mut configuration);
+            configuration.settings = Some(settings).filter(|_| configuration.problems.is_empty());
         }
-        configuration.settings = settings.filter(|_| configuration.problems.is_empty());
         configuration
+    }
+
+    /// Whether none of these settings has a wrong value.
+    pub(super) fn are_right(&self, names: &[&str]) -> bool {
+        let is_asked = |effective: &&Effective| names.contains(&effective.setting.name);
+        let mut asked = self.effective.iter().filter(is_asked);
+        asked.all(|effective| !effective.is_wrong())
     }
 
     /// Returns what names a setting where it was given.
@@ -142,7 +155,8 @@ impl Reader<'_> {
         (!path.is_empty()).then(|| path.into())
     }
 
-    /// Returns the value of a setting; `None`, and a problem, if it is wrong.
+    /// Returns the value of a setting. For one that is wrong there is a problem, and the default stands in, so that
+    /// what else is wrong is found too.
     pub(super) fn value<T: Value>(
         &mut self,
         setting: &'static Setting,
@@ -170,7 +184,11 @@ impl Reader<'_> {
             value: value.as_ref().and_then(T::shown),
             origin,
         });
-        value
+        let default = || match setting.default {
+            "" => T::missing(),
+            default => parse(default).ok(),
+        };
+        value.or_else(default)
     }
 
     /// Returns the text of the first place that has the setting, or what is wrong with it there.
@@ -181,7 +199,7 @@ impl Reader<'_> {
             return (Origin::Flag, Ok(Some(text.clone())));
         }
         let variable = self.given.variables.get(&OsString::from(setting.variable));
-        // As if it were not there: whoever passes variables on often cannot leave one out.
+        // As if it were not there: what passes variables on, such as Compose, often cannot leave one out.
         if let Some(value) = variable.filter(|value| !value.is_empty()) {
             let text = value.to_str().map(|text| Some(text.to_owned()));
             return (

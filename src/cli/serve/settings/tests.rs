@@ -73,9 +73,9 @@ fn read(file: &str, flags: &[(&str, &str)], variables: &[(&str, &str)]) -> Confi
         flags,
         variables: variables.collect(),
     });
-    let folder = format!("{}/", dir.path().display());
+    let inside = format!("{}/", dir.path().display());
     for problem in &mut read.problems {
-        *problem = problem.replace(&folder, "");
+        *problem = problem.replace(&inside, "");
     }
     read
 }
@@ -286,6 +286,23 @@ fn settings_that_do_not_go_together_are_named() {
         assert!(problems.contains(part), "{part}: {problems}");
         assert!(read.settings.is_none());
     }
+    // With all else that is wrong, and without what follows from it.
+    let flags = [
+        ("listen", "8000"),
+        ("admin", "0.0.0.0:8000"),
+        ("log_level", "loud"),
+    ];
+    let found = read("", &flags, &[]).problems;
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[2].contains("set a token of your own"), "{found:#?}");
+    let short = [("PLUGIN_RUNNER_ADMIN_TOKEN", "short")];
+    let found = read("", &flags, &short).problems;
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(
+        found[1].starts_with("PLUGIN_RUNNER_ADMIN_TOKEN: "),
+        "{found:#?}"
+    );
+
     let token = [("PLUGIN_RUNNER_ADMIN_TOKEN", "0123456789abcdef")];
     assert!(
         read("", &[("admin", "0.0.0.0:8001")], &token)

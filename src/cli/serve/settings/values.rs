@@ -11,6 +11,7 @@ use plugin_runner::auth::ExternalToken;
 use serde_json::json;
 
 use super::duration;
+use crate::cli::serve::token;
 
 /// The library's greatest wait before a restart.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -221,6 +222,10 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err("write text or json".to_owned()),
     }
+}
+
+pub(super) fn admin_token(text: &str) -> Result<Secret, String> {
+    token::check(text).map(|()| Secret(text.to_owned()))
 }
 
 /// A secret that goes into a header.
