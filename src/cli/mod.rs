@@ -77,7 +77,7 @@ enum Command {
     Run(Box<RunArguments>),
     /// Run what is installed in a directory, with an HTTP API to install, watch and call plugins.
     ///
-    /// SIGINT and SIGTERM stop everything in order, within the stop grace and 11 s; a second one kills the plugins. SIGHUP reads the
+    /// SIGINT and SIGTERM stop everything in order, within the stop grace and 17 s; a second one kills the plugins. SIGHUP reads the
     /// configuration again, and applies the log level, the limits of plugins and the allowed origins.
     #[command(after_help = SERVE)]
     Serve(serve::ServeArguments),

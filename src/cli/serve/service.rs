@@ -35,8 +35,9 @@ pub(super) const START: Duration = BOOT.saturating_add(Duration::from_secs(60));
 /// How long everything has to answer once plugins are started, and the pause before it is asked again.
 const ANSWER: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
-/// At the end: how long answers that have begun may take, and then calls to plugins.
-const ANSWERS: Duration = Duration::from_secs(4);
+/// At the end: how long requests that have begun may take, twice, since the second half is for those whose clients
+/// have to be cut off; and then other calls to plugins.
+const ANSWERS: Duration = Duration::from_secs(10);
 const CALLS: Duration = Duration::from_secs(5);
 /// For what comes after everything else.
 const REST: Duration = Duration::from_secs(5);

@@ -1,16 +1,17 @@
 //! From the start to the end.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::thread;
 
 use plugin_runner::InstallationId;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{FREE, Server, command, install};
-use crate::program::{ANSWERING, FAILING, Program, Scratch, is_alive, manifest, text};
+use crate::program::{ANSWERING, FAILING, Program, Scratch, is_alive, make_pipe, manifest, text};
 use crate::support::alone::Watched;
 use crate::support::{LONG, wait_until};
 
@@ -192,6 +193,46 @@ fn clients_that_hang_do_not_keep_it_from_ending() {
     server.program.stop();
     following.read_to_end(&mut Vec::new()).unwrap();
     drop(hanging);
+}
+
+/// A plugin over stdio that is told its configuration, and agrees once a named pipe has been written to.
+const PENSIVE: &str = r#"#!/usr/bin/env python3
+import json, os, sys
+print("pid", os.getpid(), flush=True)
+for line in sys.stdin:
+    call = json.loads(line)
+    if call["method"] == "configure":
+        print("thinking", flush=True)
+        open(call["params"]["gate"]).readline()
+    print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"ok": True}}), flush=True)
+"#;
+
+#[test]
+fn a_request_that_waits_for_a_plugin_is_answered_before_the_end() {
+    let scratch = Scratch::new();
+    let id = install(&scratch, "data", "pensive", PENSIVE);
+    let server = Server::start(&scratch, "");
+    let plugin = server.active(id);
+    let gate = scratch.path("gate");
+    make_pipe(&gate);
+    let body = json!({ "gate": gate }).to_string();
+    let path = format!("/api/plugins/{id}/configuration");
+    let answer = thread::scope(|scope| {
+        let asking =
+            scope.spawn(|| server.ask("PATCH", &path, "application/json", body.as_bytes()));
+        wait_until("the call to the plugin", || {
+            server.log(id).iter().any(|line| line.contains("thinking"))
+        });
+        server.program.signal(Signal::TERM);
+        server.program.error_with("stopping");
+        assert!(is_alive(plugin));
+        // Opened both ways, which waits for no reader; what was written is there while it is held.
+        let mut gate = File::options().read(true).write(true).open(&gate).unwrap();
+        gate.write_all(b"go\n").unwrap();
+        asking.join().unwrap()
+    });
+    assert_eq!(answer, json!({ "gate": gate }));
+    assert_eq!(server.program.end().status.code(), Some(0));
 }
 
 #[cfg(all(target_os = "linux", feature = "sprites"))]
