@@ -6,9 +6,12 @@
 //! | `gap` | lines were deleted before they could be sent | `{"files": …, "bytes": …}`: how much is missing, or `null` |
 //! | `end` | nothing more comes | why |
 //!
-//! It begins with the oldest line that is kept, or with the last ones that the query `tail` asks for. A comment
-//! comes when nothing else has for [`HEARTBEAT`].
+//! Every line and every gap has an id, and the stream begins with one. It goes on behind the id that the header
+//! `Last-Event-ID` has, which browsers send when they connect again, or else behind that of the query `after`. If
+//! there is none, it begins with the last lines that the query `tail` asks for, or with the oldest one that is
+//! kept. A comment comes when nothing else has for [`HEARTBEAT`].
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, LOOK};
@@ -26,26 +29,38 @@ pub(super) fn follow(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
         tail.parse()
             .map_err(|_| Problem::bad_request("`tail` must be a number of lines"))
     });
-    let mut follower = call.manager().follow_log(id)?;
-    if let Some(lines) = tail.transpose()? {
-        follower = follower.last(lines)?;
-    }
-    Ok(Response::events(move |stream| send(&mut follower, stream)))
+    let tail = tail.transpose()?;
+    let resumed = call.request.header("Last-Event-ID").map(Cow::Borrowed);
+    let place = resumed.or_else(|| call.query("after"));
+    let follower = call.manager().follow_log(id)?;
+    let mut follower = match (place, tail) {
+        // A browser that connects again still has `tail` in its URL.
+        (Some(place), _) => follower.after(&place)?,
+        (None, Some(lines)) => follower.last(lines)?,
+        (None, None) => follower,
+    };
+    Ok(Response::events(move |stream| {
+        if stream.send_id(&follower.place()).is_ok() {
+            send(&mut follower, stream);
+        }
+    }))
 }
 
 /// Sends what is printed, until the plugin is removed, the client goes away or the server stops.
 fn send(follower: &mut Follower, stream: &mut EventStream<'_>) {
     let mut sent = Instant::now();
     while stream.is_open() {
-        let event = match follower.next(LOOK) {
+        let next = follower.next(LOOK);
+        let event = match next {
             Ok(Followed::Line(line)) => stream.send(&Event {
+                id: Some(&follower.place()),
+                name: None,
                 data: &line,
-                ..Event::default()
             }),
             Ok(Followed::Gap { files, bytes }) => stream.send(&Event {
+                id: Some(&follower.place()),
                 name: Some("gap"),
                 data: &serde_json::json!({ "files": files, "bytes": bytes }).to_string(),
-                ..Event::default()
             }),
             Err(error) if error.is_timeout() && sent.elapsed() < HEARTBEAT => continue,
             Err(error) if error.is_timeout() => stream.comment(""),

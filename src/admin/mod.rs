@@ -51,6 +51,12 @@ use problem::Problem;
 /// adding a plugin from a package, replacing its package, and starting it. All else is possible, external
 /// plugins among it. (Storyden refuses every operation then, since it has no plugins at all.)
 ///
+/// # Limits
+/// A request's head has at most 16 KiB, and comes within 10 s. A JSON body has at most 4 MiB, and a package as many
+/// bytes as [`PackageLimits`](crate::PackageLimits) allow; either comes within 30 s and a second for each 16 KiB. A
+/// client has 10 s for each 64 KiB of an answer, and for each event of a stream. An idle connection is closed after
+/// a minute.
+///
 /// # Security
 /// Every request but `/healthz` and `/readyz` needs the token, as `Authorization: Bearer …`; it is compared in
 /// constant time, and is in no log. Whoever has it can run programs as this process's user. There is no TLS: on

@@ -44,7 +44,7 @@ impl<'c> EventStream<'c> {
         let mut text = String::with_capacity(event.data.len() + 64);
         for (field, value) in [("id: ", event.id), ("event: ", event.name)] {
             let Some(value) = value else { continue };
-            if value.contains(['\r', '\n', '\0']) {
+            if has_line_end(value) {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             text.extend([field, value, "\n"]);
@@ -54,6 +54,20 @@ impl<'c> EventStream<'c> {
         }
         text.push('\n');
         self.write(&text)
+    }
+
+    /// Tells where a client that connects again wants to go on, without an event.
+    ///
+    /// # Blocking
+    /// As [`send`](Self::send).
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) fn send_id(&mut self, id: &str) -> io::Result<()> {
+        if has_line_end(id) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.write(&format!("id: {id}\n\n"))
     }
 
     /// Sends a comment, which clients ignore: a heartbeat.
@@ -104,6 +118,11 @@ impl<'c> EventStream<'c> {
         }
         Ok(())
     }
+}
+
+/// Whether it would end its field, or be ignored for a NUL.
+fn has_line_end(value: &str) -> bool {
+    value.contains(['\r', '\n', '\0'])
 }
 
 /// Splits text where a client of events would: at CR, LF, and both together.

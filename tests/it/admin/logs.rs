@@ -96,6 +96,90 @@ fn lines_come_from_the_oldest_on_through_rotation_until_the_plugin_is_removed() 
 }
 
 #[test]
+fn a_comment_comes_when_nothing_else_does() {
+    let api = Api::new("admin-log-quiet");
+    let plugin = api.managed.installed(api.managed.package("1", &[]));
+    let mut events = api.logs(plugin, "");
+    while events.line().unwrap() != ": " {}
+    drop(events);
+    api.end();
+}
+
+#[test]
+fn a_stream_goes_on_behind_an_id_through_rotation() {
+    let api = Api::with_small_logs("admin-log-resume", 1000);
+    let plugin = api.managed.running(api.managed.package("1", &[]));
+    let mut events = api.logs(plugin, "?tail=0");
+    // There is a place to come back to before anything comes.
+    let line = events.line().unwrap();
+    let begin = line.strip_prefix("id: ").expect("an id").to_owned();
+    api.print(plugin, 1..=20);
+    let mut places = vec![begin];
+    for number in 1..=20 {
+        let event = events.next().unwrap();
+        assert_eq!(event.data, format!("line {number}"));
+        places.push(event.id.unwrap());
+    }
+    drop(events);
+    api.print(plugin, 21..=30);
+    let path = format!("/api/plugins/{plugin}/logs");
+    for (place, next) in places.iter().zip(1..) {
+        let mut events = api.logs(plugin, &format!("?after={place}"));
+        expect_lines(&mut events, next..=30);
+    }
+    // What a browser sends, whose URL is as it was.
+    let header = [("Last-Event-ID", &*places[15])];
+    for query in [
+        String::new(),
+        "?tail=1".to_owned(),
+        format!("?after={}", places[2]),
+    ] {
+        let mut events = api.events(&format!("{path}{query}"), &header);
+        expect_lines(&mut events, 16..=30);
+    }
+    for place in ["", "1", "-1", "a b", &"x".repeat(5000)] {
+        let answer = api.send("GET", &path, &[("Last-Event-ID", place)], b"");
+        let other = api.get(&format!("{path}?after={}", place.replace(' ', "+")));
+        for answer in [answer, other] {
+            assert_eq!(answer.problem(400).0, "invalid_input", "{place}");
+        }
+    }
+    api.end();
+}
+
+#[test]
+fn lines_that_are_gone_are_told_of() {
+    let api = Api::with_small_logs("admin-log-gap", 1);
+    let plugin = api.managed.running(api.managed.package("1", &[]));
+    let mut events = api.logs(plugin, "");
+    api.print(plugin, 1..=1);
+    let place = loop {
+        let event = events.next().unwrap();
+        if event.data == "line 1" {
+            break event.id.unwrap();
+        }
+    };
+    drop(events);
+    api.print(plugin, 2..=60);
+    let mut events = api.logs(plugin, &format!("?after={place}"));
+    let gap = events.next().unwrap();
+    assert_eq!(gap.name.as_deref(), Some("gap"));
+    let missing: serde_json::Value = serde_json::from_str(&gap.data).unwrap();
+    let bytes = missing["bytes"].as_u64().unwrap();
+    assert!((100..600).contains(&bytes), "{missing}");
+    let first = events.data();
+    let first: u32 = first.strip_prefix("line ").unwrap().parse().unwrap();
+    assert!(first > 40, "{first}");
+    expect_lines(&mut events, first + 1..=60);
+    drop(events);
+    // A client that has read of the gap does not read of it again.
+    let mut events = api.logs(plugin, &format!("?after={}", gap.id.unwrap()));
+    expect_lines(&mut events, first..=60);
+    drop(events);
+    api.end();
+}
+
+#[test]
 fn a_line_is_one_event_whatever_is_in_it() {
     let api = Api::new("admin-log-odd");
     let plugin = api.managed.running(api.managed.package("1", &[]));
