@@ -20,14 +20,14 @@ impl Follower {
     /// and comes as well once it is whole.
     ///
     /// The files are read backward, in blocks of 16 KiB, as far as the lines reach, but no further than through
-    /// as many bytes as [`LogSettings`](super::LogSettings) keep, or 64 MiB if that is more: the plugin may have
+    /// as many bytes as [`LogSettings`](crate::LogSettings) keep, or 64 MiB if that is more: the plugin may have
     /// made its files larger. No line is held in memory for this, so any number may be asked for.
     ///
     /// # Blocking
     /// For reading these files.
     ///
     /// # Errors
-    /// [`Error::Io`]: a file or the directory cannot be read.
+    /// [`Error::Io`](crate::Error::Io): a file or the directory cannot be read.
     pub fn last(mut self, lines: usize) -> Result<Self> {
         match self.go_back(lines) {
             Ok(()) => Ok(self),
@@ -41,7 +41,7 @@ impl Follower {
     /// For reading the beginning of such a line.
     ///
     /// # Errors
-    /// [`Error::Io`]: the file cannot be read.
+    /// [`Error::Io`](crate::Error::Io): the file cannot be read.
     pub fn from_end(self) -> Result<Self> {
         self.last(0)
     }
@@ -63,7 +63,7 @@ impl Follower {
     ///
     /// # Errors
     /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput): the text is not a place.
-    /// - [`Error::Io`]: a file or the directory cannot be read.
+    /// - [`Error::Io`](crate::Error::Io): a file or the directory cannot be read.
     pub fn after(mut self, place: &str) -> Result<Self> {
         let place = place.parse()?;
         match self.go_behind(place) {
