@@ -88,8 +88,8 @@ impl Call<'_, '_> {
         Ok(self.request.read_body(JSON_LIMIT)?)
     }
 
-    /// Waits for something that goes on without anybody who waits for it. `wait` waits for a part of the time, and
-    /// is called again after an error that it ran out.
+    /// Waits for something that goes on whether or not it is waited for, at most for `timeout`. `wait` waits for a
+    /// part of that time, and is called again after an error that the part ran out.
     ///
     /// # Errors
     /// Those of `wait`; 503 when the server stops, or when the client has gone and reads no answer.

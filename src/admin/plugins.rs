@@ -66,7 +66,7 @@ fn add_described(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
             json(200, &Plugin::new(&call.manager().install(source)?))
         }
         (PluginMode::External, None, Some(_)) if call.query("sha256").is_some() => Err(
-            Problem::bad_request("`sha256` is of a package, which an external plugin has not"),
+            Problem::bad_request("`sha256` is of a package, and an external plugin has none"),
         ),
         (PluginMode::External, None, Some(manifest)) => {
             let manifest = Manifest::parse(manifest.get().as_bytes())?;
