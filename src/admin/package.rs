@@ -1,8 +1,7 @@
 //! Operations on the package of an installation: uploading, downloading and replacing it.
 //!
-//! Where a package is taken, the query `sha256` refuses any other than the one with this SHA-256.
-
-use std::borrow::Cow;
+//! Where a package is taken, the query `sha256` refuses any other than the one with this SHA-256. Other queries
+//! are refused there: one that is misspelt would pin nothing.
 
 use super::call::{Call, json};
 use super::installation::Plugin;
@@ -58,7 +57,7 @@ pub(super) fn upload<T>(
     install: impl FnOnce(&Manager, PackageSource<'_>) -> Result<T>,
 ) -> Result<T, Problem> {
     let limit = call.host_settings().package_limits.archive_size;
-    let sha256 = sha256(call);
+    let sha256 = sha256(call)?;
     let source = PackageSource::reader(call.request.body(limit));
     let source = pinned(source, sha256);
     let installed = install(&call.api.manager, source);
@@ -73,8 +72,8 @@ pub(super) fn upload<T>(
 
 /// The package at this URL.
 #[cfg(feature = "fetch")]
-pub(super) fn fetched(call: &Call<'_, '_>, url: String) -> PackageSource<'static> {
-    pinned(PackageSource::url(url), sha256(call))
+pub(super) fn fetched(call: &Call<'_, '_>, url: String) -> Result<PackageSource<'static>, Problem> {
+    Ok(pinned(PackageSource::url(url), sha256(call)?))
 }
 
 fn pinned(source: PackageSource<'_>, sha256: Option<String>) -> PackageSource<'_> {
@@ -84,8 +83,19 @@ fn pinned(source: PackageSource<'_>, sha256: Option<String>) -> PackageSource<'_
     }
 }
 
-fn sha256(call: &Call<'_, '_>) -> Option<String> {
-    call.query("sha256").map(Cow::into_owned)
+/// Returns the SHA-256 that the query has, if there is a query.
+///
+/// # Errors
+/// 400 if it has anything else.
+pub(super) fn sha256(call: &Call<'_, '_>) -> Result<Option<String>, Problem> {
+    let mut parameters = form_urlencoded::parse(call.request.query().as_bytes());
+    match (parameters.next(), parameters.next()) {
+        (None, _) => Ok(None),
+        (Some((name, value)), None) if name == "sha256" => Ok(Some(value.into_owned())),
+        _ => Err(Problem::bad_request(
+            "the query must be one `sha256`, or nothing",
+        )),
+    }
 }
 
 #[cfg(test)]

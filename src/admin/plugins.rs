@@ -62,10 +62,10 @@ fn add_described(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
         .into()),
         #[cfg(feature = "fetch")]
         (PluginMode::Supervised, Some(url), None) => {
-            let source = package::fetched(call, url);
+            let source = package::fetched(call, url)?;
             json(200, &Plugin::new(&call.manager().install(source)?))
         }
-        (PluginMode::External, None, Some(_)) if call.query("sha256").is_some() => Err(
+        (PluginMode::External, None, Some(_)) if package::sha256(call)?.is_some() => Err(
             Problem::bad_request("`sha256` is of a package, and an external plugin has none"),
         ),
         (PluginMode::External, None, Some(manifest)) => {

@@ -161,6 +161,18 @@ fn a_pinned_package_is_the_one_or_nothing_changes() {
         let answer = api.zip("POST", &pinned("/api/plugins", pin), &first);
         assert_eq!(answer.problem(400).0, *expected);
     }
+    // A pin that would be ignored is none.
+    let pin = sha256(&first);
+    for query in [
+        format!("sha265={pin}"),
+        format!("sha256={pin}&sha256={pin}"),
+        "a".to_owned(),
+    ] {
+        let answer = api.zip("POST", &format!("/api/plugins?{query}"), &first);
+        let (kind, detail) = answer.problem(400);
+        assert_eq!(kind, "invalid_input");
+        assert!(detail.contains("sha256"), "{detail}");
+    }
     api.managed.expect_nothing_at_all();
     let pin = sha256(&first).to_uppercase();
     let added = api

@@ -24,9 +24,7 @@ fn requests_that_are_logged() {
     log::set_max_level(LevelFilter::Debug);
     let api = Api::new("admin-log");
     let body = json!({"mode": "external", "manifest": configurable("outside")});
-    let added = api
-        .json("POST", "/api/plugins?key=hush-query", &body)
-        .value(200);
+    let added = api.json("POST", "/api/plugins", &body).value(200);
     let id = added["id"].as_str().unwrap();
     let token = added["connection"]["token"].as_str().unwrap();
     let target = format!("/rpc?token={token}");
@@ -48,6 +46,7 @@ fn requests_that_are_logged() {
     let right = json!({"channel": "hush-configuration"});
     api.json("PATCH", &path, &right).value(200);
     let _peer = answering.join().unwrap();
+    api.get("/api/plugins?key=hush-query").value(200);
     let stranger = [("Authorization", "Bearer hush-of-a-stranger")];
     api.send_without_token("GET", "/api/plugins", &stranger, b"")
         .problem(401);
@@ -64,6 +63,7 @@ fn requests_that_are_logged() {
         "POST /api/plugins: 200 after ".to_owned(),
         format!("PATCH {path}: 400 after "),
         format!("PATCH {path}: 200 after "),
+        "GET /api/plugins: 200 after ".to_owned(),
         "GET /api/plugins: 401 after ".to_owned(),
         format!("GET {hostile}: 404 after "),
     ] {
