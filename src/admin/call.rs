@@ -71,6 +71,12 @@ impl Call<'_, '_> {
     /// 413, 415, or 400 with what is wrong and where, but without any of its values.
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
         let body = self.json_text()?;
+        // Structs would be read from these too.
+        if body.trim_ascii_start().starts_with(b"[") {
+            return Err(Problem::bad_request(
+                "the body must be a JSON object, found an array",
+            ));
+        }
         serde_json::from_slice(&body).map_err(|error| {
             let error = unquoted(error);
             Problem::bad_request(format!("the body cannot be read: {error}"))
@@ -114,11 +120,20 @@ impl Call<'_, '_> {
                 Err(error) if error.is_timeout() && !deadline.has_passed() => {}
                 waited => return Ok(waited?),
             }
-            if !self.request.is_open() {
-                let detail = "the server stops, or the client has gone; what was begun goes on";
-                return Err(Problem::new(503, ErrorKind::ShutDown.as_str(), detail));
-            }
+            self.expect_client()?;
         }
+    }
+
+    /// Checks that there still is a client to answer, which an operation that waits does every [`LOOK`].
+    ///
+    /// # Errors
+    /// 503.
+    pub(super) fn expect_client(&self) -> Result<(), Problem> {
+        if self.request.is_open() {
+            return Ok(());
+        }
+        let detail = "the server stops, or the client has gone; what was begun goes on";
+        Err(Problem::new(503, ErrorKind::ShutDown.as_str(), detail))
     }
 
     /// Returns the media type of the body in lower case, without parameters.
@@ -127,6 +142,21 @@ impl Call<'_, '_> {
         let media = value.split(';').next().unwrap_or("");
         media.trim().to_ascii_lowercase()
     }
+}
+
+/// Returns a time that a client chose, which is more than zero and at most `longest`.
+///
+/// # Errors
+/// 400 with the name and the longest one.
+pub(super) fn time(name: &str, seconds: f64, longest: Duration) -> Result<Duration, Problem> {
+    let time = Duration::try_from_secs_f64(seconds).ok();
+    time.filter(|time| !time.is_zero() && *time <= longest)
+        .ok_or_else(|| {
+            let most = longest.as_secs();
+            Problem::bad_request(format!(
+                "{name} must be a number of seconds, more than 0 and at most {most}"
+            ))
+        })
 }
 
 /// Answers with JSON.

@@ -14,6 +14,7 @@ mod package;
 mod plugins;
 mod problem;
 mod routes;
+mod rpc;
 mod settings;
 
 use std::fmt;

@@ -2,10 +2,11 @@
 //! ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::error::{Error, ErrorKind, FieldProblem};
+use crate::error::{Error, ErrorKind, FieldProblem, RpcError};
 use crate::http::{BodyError, RefusalAnswer, RefusalBody, Response, reason};
 
 const CONTENT_TYPE: &str = "application/problem+json";
@@ -16,6 +17,8 @@ pub(super) struct Problem {
     kind: &'static str,
     detail: String,
     fields: Vec<FieldProblem>,
+    /// What the plugin itself answered.
+    rpc_error: Option<Arc<RpcError>>,
     header: Option<(&'static str, Cow<'static, str>)>,
 }
 
@@ -30,6 +33,8 @@ struct Shown<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     fields: &'a [FieldProblem],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rpc_error: Option<&'a RpcError>,
 }
 
 impl Problem {
@@ -39,6 +44,7 @@ impl Problem {
             kind,
             detail: detail.into(),
             fields: Vec::new(),
+            rpc_error: None,
             header: None,
         }
     }
@@ -125,6 +131,7 @@ impl Problem {
             trace_id,
             kind: self.kind,
             fields: &self.fields,
+            rpc_error: self.rpc_error.as_deref(),
         };
         // Numbers and text alone, which cannot fail to encode.
         serde_json::to_string(&shown).unwrap_or_default()
@@ -157,6 +164,10 @@ impl From<Error> for Problem {
         };
         Self {
             fields: error.problems().to_vec(),
+            rpc_error: match &error {
+                Error::Rpc(answered) => Some(answered.clone()),
+                _ => None,
+            },
             ..Self::new(status, kind.as_str(), error.to_string())
         }
     }

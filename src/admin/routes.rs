@@ -3,7 +3,7 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{configuration, logs, metrics, package, plugins};
+use super::{configuration, logs, metrics, package, plugins, rpc};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -56,6 +56,9 @@ pub(super) static ROUTES: &[Route] = &[
         configuration::replace,
     ),
     route("GET", "/api/plugins/{id}/logs", logs::follow),
+    // Beyond Storyden's.
+    route("POST", "/api/plugins/{id}/rpc", rpc::call),
+    route("POST", "/api/events", rpc::publish),
     route("GET", "/metrics", |call| Ok(metrics::scrape(call))),
 ];
 

@@ -155,30 +155,39 @@ impl AwaitedReply {
 
     /// Waits for the answer, at most until the deadline that the call was started with.
     pub(crate) fn wait(&mut self) -> Result<Reply> {
-        if let Some(result) = self.try_wait() {
+        let waited = self.wait_until(self.deadline);
+        waited.unwrap_or_else(|| self.finish(None))
+    }
+
+    /// Waits for the answer as [`wait`](Self::wait) does, but not beyond this deadline. Returns `None` if that
+    /// came first.
+    pub(crate) fn wait_until(&mut self, deadline: Deadline) -> Option<Result<Reply>> {
+        let result = self.try_wait();
+        if result.is_some() {
             return result;
         }
-        let outcome = match self.connection.read_for(&self.one_shot, self.deadline) {
+        let deadline = deadline.min(self.deadline);
+        let outcome = match self.connection.read_for(&self.one_shot, deadline) {
             CallerRead::Outcome(outcome) => Some(outcome),
             CallerRead::NotReady => None,
-            CallerRead::Unavailable => self.spin_or_wait(),
+            CallerRead::Unavailable => self.spin_or_wait(deadline),
         };
-        let outcome = outcome.or_else(|| self.one_shot.wait(self.deadline));
-        self.finish(outcome)
+        let outcome = outcome.or_else(|| self.one_shot.wait(deadline));
+        (outcome.is_some() || self.deadline.has_passed()).then(|| self.finish(outcome))
     }
 
     /// Spins until the outcome comes, if the caller is alone and that pays, and sleeps after that. Returns
     /// `None` at once if the caller is not alone.
-    fn spin_or_wait(&self) -> Option<CallOutcome> {
+    fn spin_or_wait(&self, deadline: Deadline) -> Option<CallOutcome> {
         let connection = &self.connection;
         let is_alone = || connection.pending.len() == 1;
         let wait = if is_alone() {
-            connection.spin.begin(self.deadline)
+            connection.spin.begin(deadline)
         } else {
             None
         }?;
         let found = wait.spin(|| self.one_shot.take(), is_alone);
-        let outcome = found.or_else(|| self.one_shot.wait(self.deadline));
+        let outcome = found.or_else(|| self.one_shot.wait(deadline));
         connection.spin.ended(&wait);
         outcome
     }

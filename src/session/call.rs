@@ -10,6 +10,7 @@ use super::Session;
 use super::call_hook::{CallDirection, HookedCall};
 use super::guards::InFlight;
 use super::shared::SharedSession;
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::id::RequestId;
 use crate::protocol::method::{Method, decode_reply};
@@ -53,9 +54,18 @@ impl Session {
         params: &(impl Serialize + ?Sized),
         timeout: Duration,
     ) -> Result<Reply> {
+        self.start_awaited(method, params, timeout)?.wait()
+    }
+
+    /// Sends a call that this thread waits for right away, in as many waits as it likes.
+    pub(crate) fn start_awaited(
+        &self,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+        timeout: Duration,
+    ) -> Result<PendingCall> {
         let id = RequestId::generate();
-        self.start_as(id, method, params, timeout, Start::Awaited)?
-            .wait()
+        self.start_as(id, method, params, timeout, Start::Awaited)
     }
 
     /// Calls a method under an id of the caller's choice; otherwise as [`call`](Self::call).
@@ -303,6 +313,13 @@ impl<T> PendingCall<T> {
     pub fn wait(mut self) -> Result<T> {
         let result = self.waiting.wait();
         self.finish(result)
+    }
+
+    /// Waits for the answer until this deadline at the most; `None` if that came first. The end of the call's
+    /// own time is an answer too. Returns one once.
+    pub(crate) fn wait_until(&mut self, deadline: Deadline) -> Option<Result<T>> {
+        let result = self.waiting.wait_until(deadline)?;
+        Some(self.finish(result))
     }
 
     /// Returns the answer if it is there, or the error if the time is over; once. Never blocks.

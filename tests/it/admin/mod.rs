@@ -35,6 +35,8 @@ mod random;
 mod refusals;
 // What nobody may see.
 mod secrets;
+// Calling plugins, and publishing events.
+mod rpc;
 
 pub(super) const TOKEN: &str = "the-token-of-these-tests";
 

@@ -81,7 +81,7 @@ fn what_cannot_be_added_is_refused_and_leaves_nothing() {
         ),
         (json, b"".to_vec(), 400, "invalid_input", "EOF"),
         (json, b"{\"mode\": ".to_vec(), 400, "invalid_input", "EOF"),
-        (json, b"[]".to_vec(), 400, "invalid_input", "struct"),
+        (json, b"[]".to_vec(), 400, "invalid_input", "object"),
         (json, b"\xff".to_vec(), 400, "invalid_input", "line 1"),
         (json, text(json!({})), 400, "invalid_input", "mode"),
         (
