@@ -10,6 +10,7 @@ mod configuration;
 mod installation;
 mod logs;
 mod metrics;
+mod overrides;
 mod package;
 mod plugins;
 mod problem;

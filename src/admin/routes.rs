@@ -3,7 +3,7 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{configuration, logs, metrics, package, plugins, rpc};
+use super::{configuration, logs, metrics, overrides, package, plugins, rpc};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -59,6 +59,8 @@ pub(super) static ROUTES: &[Route] = &[
     // Beyond Storyden's.
     route("POST", "/api/plugins/{id}/rpc", rpc::call),
     route("POST", "/api/events", rpc::publish),
+    route("GET", "/api/plugins/{id}/overrides", overrides::get),
+    route("PATCH", "/api/plugins/{id}/overrides", overrides::change),
     route("GET", "/metrics", |call| Ok(metrics::scrape(call))),
 ];
 

@@ -143,7 +143,7 @@ enum ShownSource<'a> {
 /// What a plugin has been given for itself, but for its environment. The form of the store has other names and
 /// other times.
 #[derive(Serialize)]
-struct ShownOverrides {
+pub(crate) struct ShownOverrides {
     #[serde(skip_serializing_if = "Option::is_none")]
     access_shape: Option<AccessShape>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -166,7 +166,7 @@ struct ShownHealth {
 }
 
 impl ShownOverrides {
-    fn of(overrides: &Overrides) -> Self {
+    pub(crate) fn of(overrides: &Overrides) -> Self {
         // Destructured, so that a new setting cannot be forgotten here.
         let Overrides {
             environment: _,

@@ -56,6 +56,8 @@ use parking_lot::Mutex;
 
 pub use boot::BootReport;
 pub use installation::Installation;
+#[cfg(feature = "admin")]
+pub(crate) use installation::ShownOverrides;
 pub use lookup::InstallationFilter;
 pub use removal::RemoveReport;
 pub use settings::ManagerSettings;

@@ -34,10 +34,20 @@ impl Manager {
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
     /// - [The store's](crate::store::Store#errors), or [`Error::ShutDown`].
     pub fn set_overrides(&self, id: InstallationId, overrides: Overrides) -> Result<Installation> {
-        check(&overrides)?;
+        self.change_overrides(id, |own| *own = overrides)
+    }
+
+    /// Changes the plugin's own settings as [`set_overrides`](Self::set_overrides) does, while no other operation
+    /// on it is in progress.
+    pub(crate) fn change_overrides(
+        &self,
+        id: InstallationId,
+        change: impl FnOnce(&mut Overrides),
+    ) -> Result<Installation> {
         let inner = &self.inner;
         inner.change(id, "set_overrides", |record| {
-            record.overrides = overrides;
+            change(&mut record.overrides);
+            check(&record.overrides)?;
             match (record.mode(), inner.check_runtime()) {
                 (PluginMode::Supervised, Ok(())) => inner.check_accepted(record),
                 // Where it cannot run anyway there is nothing to be asked.
