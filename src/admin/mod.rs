@@ -16,6 +16,7 @@ mod plugins;
 mod problem;
 mod routes;
 mod rpc;
+mod runs;
 mod settings;
 
 use std::fmt;

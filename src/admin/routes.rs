@@ -3,7 +3,7 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{configuration, logs, metrics, overrides, package, plugins, rpc};
+use super::{configuration, logs, metrics, overrides, package, plugins, rpc, runs};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -61,6 +61,8 @@ pub(super) static ROUTES: &[Route] = &[
     route("POST", "/api/events", rpc::publish),
     route("GET", "/api/plugins/{id}/overrides", overrides::get),
     route("PATCH", "/api/plugins/{id}/overrides", overrides::change),
+    route("POST", "/api/plugins/{id}/restart", runs::restart),
+    route("GET", "/api/plugins/{id}/history", runs::history),
     route("GET", "/metrics", |call| Ok(metrics::scrape(call))),
 ];
 

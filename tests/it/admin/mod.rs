@@ -39,6 +39,8 @@ mod refusals;
 mod secrets;
 // Calling plugins, and publishing events.
 mod rpc;
+// Starting plugins again, and their last runs.
+mod runs;
 
 pub(super) const TOKEN: &str = "the-token-of-these-tests";
 
