@@ -21,7 +21,7 @@ use crate::http::{Event, EventStream, Response};
 use crate::plugin_log::{Followed, Follower};
 
 /// How long nothing is sent at most, so that proxies keep the connection and a client that is gone is noticed.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 pub(super) fn follow(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
     let id = call.id()?;

@@ -18,6 +18,7 @@ mod routes;
 mod rpc;
 mod runs;
 mod settings;
+mod stream;
 
 use std::fmt;
 use std::net::SocketAddr;

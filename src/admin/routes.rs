@@ -3,7 +3,7 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{configuration, logs, metrics, overrides, package, plugins, rpc, runs};
+use super::{configuration, logs, metrics, overrides, package, plugins, rpc, runs, stream};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -63,6 +63,7 @@ pub(super) static ROUTES: &[Route] = &[
     route("PATCH", "/api/plugins/{id}/overrides", overrides::change),
     route("POST", "/api/plugins/{id}/restart", runs::restart),
     route("GET", "/api/plugins/{id}/history", runs::history),
+    route("GET", "/api/stream", stream::stream),
     route("GET", "/metrics", |call| Ok(metrics::scrape(call))),
 ];
 

@@ -321,6 +321,12 @@ impl Host {
     /// # }
     /// ```
     pub fn subscribe(&self) -> Receiver<StateChange> {
+        self.subscribe_from().0
+    }
+
+    /// Subscribes as [`subscribe`](Self::subscribe) does, and returns the number of the last change before the
+    /// first that comes.
+    pub(crate) fn subscribe_from(&self) -> (Receiver<StateChange>, u64) {
         let context = self.context();
         context.services.subscribers.subscribe(QUEUED_STATE_CHANGES)
     }

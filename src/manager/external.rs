@@ -45,6 +45,7 @@ impl Manager {
             }
             return Err(error);
         }
+        inner.revised();
         let plugin = Foreign::new(&record.manifest.id);
         log::info!("plugin {plugin}: installed as {id}");
         Ok((inner.view(record), token))
@@ -78,6 +79,7 @@ impl Manager {
             record.set_active_state(ActiveState::Active);
         }
         inner.store().put(record.clone())?;
+        inner.revised();
         let reason = "manifest updated";
         if renamed {
             // The name of a session cannot change.

@@ -131,6 +131,7 @@ impl ManagerInner {
             return Err(error);
         }
         intent_file.done();
+        self.revised();
         log::info!("plugin {plugin}: installed as {id}");
         Ok(self.view(record).warned(warnings))
     }

@@ -49,7 +49,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -130,6 +130,8 @@ struct ManagerInner {
     /// Whether a boot has succeeded.
     booted: AtomicBool,
     checks: Arc<Checks>,
+    /// How often a plugin was installed, replaced by another version, or removed.
+    revision: AtomicU64,
     /// Only one manager may clean up after crashes. Last, so that the directory is unlocked after the host
     /// has ended, if it ends with this.
     _owner: OwnerLock,
@@ -177,6 +179,7 @@ impl Manager {
             failures: Mutex::default(),
             booted: AtomicBool::new(false),
             checks: Arc::default(),
+            revision: AtomicU64::new(0),
             _owner: owner,
         });
         let weak = Arc::downgrade(&inner);
@@ -198,6 +201,11 @@ impl Manager {
     pub fn settings(&self) -> &ManagerSettings {
         &self.inner.settings
     }
+
+    /// Returns a number that grows whenever a plugin was installed, replaced by another version, or removed.
+    pub(crate) fn revision(&self) -> u64 {
+        self.inner.revision.load(Ordering::Acquire)
+    }
 }
 
 impl ManagerInner {
@@ -207,6 +215,11 @@ impl ManagerInner {
 
     fn store(&self) -> &dyn Store {
         &*self.context().services.store
+    }
+
+    /// Counts what [`Manager::revision`] tells, once it is stored.
+    fn revised(&self) {
+        self.revision.fetch_add(1, Ordering::Release);
     }
 
     /// Begins an operation on an installation.

@@ -103,6 +103,7 @@ impl ManagerInner {
             return Err(error);
         }
         fault::point(fault::UNRECORDED, id);
+        self.revised();
         self.failures.lock().remove(&id);
         // Another thread may have loaded it again meanwhile. Without a record that is no longer possible.
         if let Err(error) = unload() {

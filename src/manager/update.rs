@@ -281,6 +281,7 @@ impl UpdateTransaction<'_> {
         inner.unpack(&self.candidate, archive, deadline, package::unpack_once)?;
         if self.record != self.candidate {
             inner.store().put(self.candidate.clone())?;
+            inner.revised();
         }
         if self.candidate.active_state == ActiveState::Active
             && let Some(session) = inner.host.session(self.record.id)
@@ -315,6 +316,7 @@ impl UpdateTransaction<'_> {
         }
         let migrated = self.migrate_files()?;
         inner.store().put(self.candidate.clone())?;
+        inner.revised();
         self.progress.set(UpdateProgress::Used);
         fault::point(fault::RECORDED, id);
         Ok(self.report(None, migrated))
@@ -377,6 +379,7 @@ impl UpdateTransaction<'_> {
         if let Err(cause) = inner.store().put(self.candidate.clone()) {
             return back(cause);
         }
+        inner.revised();
         session.set_candidate(None);
         fault::point(fault::RECORDED, id);
         Ok(self.report(Some(began.elapsed()), migrated))

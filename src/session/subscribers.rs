@@ -64,15 +64,18 @@ struct Subscriber {
 }
 
 impl Subscribers {
-    /// Returns a receiver of all changes from now on. While `capacity` of them wait, the newest are dropped
-    /// and counted.
-    pub(crate) fn subscribe(&self, capacity: usize) -> Receiver<StateChange> {
+    /// Returns a receiver of all changes from now on, and the number of the last one before. While `capacity`
+    /// of them wait, the newest are dropped and counted.
+    pub(crate) fn subscribe(&self, capacity: usize) -> (Receiver<StateChange>, u64) {
         let (sender, receiver) = bounded(capacity);
-        self.inner
-            .lock()
-            .subscribers
-            .push(Subscriber { sender, missed: 0 });
-        receiver
+        let mut inner = self.inner.lock();
+        inner.subscribers.push(Subscriber { sender, missed: 0 });
+        (receiver, inner.last)
+    }
+
+    /// Returns the number of the last change. Every subscriber has been sent those up to it, or has missed them.
+    pub(crate) fn last(&self) -> u64 {
+        self.inner.lock().last
     }
 
     /// Numbers the change and sends it to every subscriber. Never blocks.
@@ -120,7 +123,7 @@ mod tests {
     #[test]
     fn a_full_subscriber_misses_the_newest_and_hears_how_many() {
         let subscribers = Subscribers::default();
-        let (slow, quick) = (subscribers.subscribe(1), subscribers.subscribe(10));
+        let ((slow, _), (quick, _)) = (subscribers.subscribe(1), subscribers.subscribe(10));
         for _ in 0..3 {
             subscribers.publish(change());
         }
@@ -133,6 +136,7 @@ mod tests {
             .map(|change| (change.sequence, change.missed))
             .collect();
         assert_eq!(numbers, [(1, 0), (2, 0), (3, 0), (4, 0)]);
+        assert_eq!((subscribers.subscribe(1).1, subscribers.last()), (4, 4));
     }
 
     #[test]

@@ -41,6 +41,8 @@ mod secrets;
 mod rpc;
 // Starting plugins again, and their last runs.
 mod runs;
+// State changes as they happen.
+mod stream;
 
 pub(super) const TOKEN: &str = "the-token-of-these-tests";
 
