@@ -19,6 +19,7 @@ mod rpc;
 mod runs;
 mod settings;
 mod stream;
+mod versions;
 
 use std::fmt;
 use std::net::SocketAddr;

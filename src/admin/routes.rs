@@ -3,7 +3,9 @@
 use super::Api;
 use super::call::Call;
 use super::problem::Problem;
-use super::{configuration, logs, metrics, overrides, package, plugins, rpc, runs, stream};
+use super::{
+    configuration, logs, metrics, overrides, package, plugins, rpc, runs, stream, versions,
+};
 use crate::http::{Request, Response};
 
 type Operation = fn(&mut Call<'_, '_>) -> Result<Response, Problem>;
@@ -63,6 +65,8 @@ pub(super) static ROUTES: &[Route] = &[
     route("PATCH", "/api/plugins/{id}/overrides", overrides::change),
     route("POST", "/api/plugins/{id}/restart", runs::restart),
     route("GET", "/api/plugins/{id}/history", runs::history),
+    route("GET", "/api/plugins/{id}/versions", versions::list),
+    route("POST", "/api/plugins/{id}/rollback", versions::rollback),
     route("GET", "/api/stream", stream::stream),
     route("GET", "/metrics", |call| Ok(metrics::scrape(call))),
 ];

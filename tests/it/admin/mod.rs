@@ -43,6 +43,8 @@ mod rpc;
 mod runs;
 // State changes as they happen.
 mod stream;
+// Versions that are kept.
+mod versions;
 
 pub(super) const TOKEN: &str = "the-token-of-these-tests";
 
