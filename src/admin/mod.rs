@@ -13,6 +13,7 @@ mod metrics;
 mod overrides;
 mod package;
 mod plugins;
+mod probes;
 mod problem;
 mod routes;
 mod rpc;

@@ -4,7 +4,7 @@ use super::Api;
 use super::call::Call;
 use super::problem::Problem;
 use super::{
-    configuration, logs, metrics, overrides, package, plugins, rpc, runs, stream, versions,
+    configuration, logs, metrics, overrides, package, plugins, probes, rpc, runs, stream, versions,
 };
 use crate::http::{Request, Response};
 
@@ -25,6 +25,13 @@ const fn route(method: &'static str, path: &'static str, operation: Operation) -
         path,
         operation,
         is_open: false,
+    }
+}
+
+const fn open(method: &'static str, path: &'static str, operation: Operation) -> Route {
+    Route {
+        is_open: true,
+        ..route(method, path, operation)
     }
 }
 
@@ -68,6 +75,8 @@ pub(super) static ROUTES: &[Route] = &[
     route("GET", "/api/plugins/{id}/versions", versions::list),
     route("POST", "/api/plugins/{id}/rollback", versions::rollback),
     route("GET", "/api/stream", stream::stream),
+    open("GET", "/healthz", |call| Ok(probes::health(call))),
+    open("GET", "/readyz", |call| Ok(probes::readiness(call))),
     route("GET", "/metrics", |call| Ok(metrics::scrape(call))),
 ];
 

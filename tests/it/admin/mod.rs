@@ -29,6 +29,8 @@ mod package;
 mod metrics;
 // Listing, showing, adding and removing plugins.
 mod plugins;
+// What supervisors are told.
+mod probes;
 // A host that runs no plugins from packages.
 mod provider;
 // Requests of all kinds, from a seed.
