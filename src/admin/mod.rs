@@ -10,6 +10,7 @@ mod configuration;
 mod installation;
 mod logs;
 mod metrics;
+mod openapi;
 mod overrides;
 mod package;
 mod plugins;

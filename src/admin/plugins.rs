@@ -31,7 +31,7 @@ pub(super) fn get(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Addition {
+pub(super) struct Addition {
     mode: PluginMode,
     url: Option<String>,
     /// Not decoded yet: what is wrong with it is told field by field.
@@ -89,7 +89,7 @@ pub(super) fn remove(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+pub(super) struct Wanted {
     active: ActiveState,
 }
 

@@ -4,7 +4,8 @@ use super::Api;
 use super::call::Call;
 use super::problem::Problem;
 use super::{
-    configuration, logs, metrics, overrides, package, plugins, probes, rpc, runs, stream, versions,
+    configuration, logs, metrics, openapi, overrides, package, plugins, probes, rpc, runs, stream,
+    versions,
 };
 use crate::http::{Request, Response};
 
@@ -75,6 +76,9 @@ pub(super) static ROUTES: &[Route] = &[
     route("GET", "/api/plugins/{id}/versions", versions::list),
     route("POST", "/api/plugins/{id}/rollback", versions::rollback),
     route("GET", "/api/stream", stream::stream),
+    route("GET", "/api/openapi.json", |call| {
+        Ok(openapi::document(call))
+    }),
     open("GET", "/healthz", |call| Ok(probes::health(call))),
     open("GET", "/readyz", |call| Ok(probes::readiness(call))),
     route("GET", "/metrics", |call| Ok(metrics::scrape(call))),

@@ -21,6 +21,8 @@ mod configuration;
 mod external;
 // Following what a plugin prints.
 mod logs;
+// The OpenAPI document.
+mod openapi;
 // A plugin's own settings.
 mod overrides;
 // Uploading, downloading and replacing a package.
