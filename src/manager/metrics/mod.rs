@@ -44,39 +44,14 @@ impl Manager {
     /// `text/plain; version=0.0.4`.
     ///
     /// Counters count since the host was built, and keep what was counted of plugins that are unloaded or removed
-    /// by now. Every name begins with `plugin_runner_`:
+    /// by now.
     ///
-    /// | name | type | what |
-    /// | --- | --- | --- |
-    /// | `info` | gauge | 1, with the `version` of this crate and the `runtime` |
-    /// | `start_time_seconds` | gauge | when the host was built |
-    /// | `threads`, `thread_limit` | gauge | those of [`Host::thread_count`](crate::Host::thread_count) |
-    /// | `sessions` | gauge | loaded plugins by `state` |
-    /// | `calls_total` | counter | calls that have ended, by `direction`, `to_plugin` (events are calls too) or `from_plugin`, and `outcome`: `ok`, a [kind of error](crate::error#kinds), or `abandoned` when the caller did not wait. Those from plugins that were refused for being too many are `overloaded` and `rate_limited` |
-    /// | `call_duration_seconds` | histogram | calls to plugins that were sent, from their start to their end, by `outcome`, `ok` or `failed` |
-    /// | `calls_in_flight` | gauge | calls that wait for their answer, by `direction` |
-    /// | `events_published_total` | counter | published events |
-    /// | `event_deliveries_total` | counter | what became of them at plugins, by `outcome`: `delivered`, `failed` or `dropped` |
-    /// | `queue_length` | gauge | what waits, by `queue`: `events` for plugins, `reaper` for commands to the thread that owns all runs |
-    /// | `run_ends_total`, `restarts_total` | counter | runs of plugins that ended, and those of them that another followed, by [`cause`](crate::report::EndCause) |
-    /// | `handshakes_total` | counter | handshakes by `outcome`, as in [`HandshakeCounters`](crate::report::HandshakeCounters) |
-    /// | `handshakes_in_progress` | gauge | handshakes that are not decided |
-    /// | `accept_errors_total` | counter | connections that the system refused a listener |
-    /// | `connections_total` | counter | connections of plugins that were attached |
-    /// | `connection_faults_total` | counter | what plugins sent that they should not have, by `fault`, as in [`Counters`] |
-    /// | `missed_pings_total` | counter | pings after which no sign of life came in time |
-    /// | `message_bytes_total` | counter | bytes of messages, by `direction` |
-    /// | `log_lines_lost_total` | counter | lines of output that are in no log |
-    /// | `store_up` | gauge | 1 if the store could be read for what follows; if not, that is missing |
-    /// | `installations` | gauge | installed plugins by `mode` and the `wanted` state |
-    /// | `plugin_up` | gauge | 1 if the plugin is active, 0 if it should be |
-    /// | `plugin_state` | gauge | 1, with the plugin's `state` |
-    /// | `plugin_cpu_seconds_total` | counter | processor time of the plugin's present process and its process group |
-    /// | `plugin_resident_memory_bytes` | gauge | memory of the same; what processes share is counted for each |
+    #[doc = include_str!("families.md")]
     ///
-    /// Only the last four have a series for each installed plugin, with its id (`plugin`) and its manifest's id
-    /// (`name`). Processor time and memory are known on Linux, of processes that this host has started itself, and
-    /// without those that have left their process group.
+    /// Errors, causes and faults are named as in [`ErrorKind`], [`EndCause`] and [`Counters`]. Only the last four
+    /// families have a series for each installed plugin, with its id (`plugin`) and its manifest's id (`name`).
+    /// Processor time and memory are known on Linux, of processes that this host has started itself, and without
+    /// those that have left their process group.
     ///
     /// # Blocking
     /// For the store's own I/O, once, and for at most two seconds for the files in which the system says what
