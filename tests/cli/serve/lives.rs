@@ -1,19 +1,17 @@
 //! From the start to the end.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 
-use plugin_runner::InstallationId;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{FREE, Server, command, install};
 use crate::program::{ANSWERING, FAILING, Program, Scratch, is_alive, make_pipe, manifest, text};
 use crate::support::alone::Watched;
-use crate::support::{LONG, wait_until};
+use crate::support::wait_until;
 
 #[test]
 fn what_is_installed_runs_until_the_end_is_asked_for() {
@@ -89,12 +87,8 @@ fn the_end_may_be_asked_for_while_plugins_start() {
 fn after_a_kill_everything_is_back() {
     let scratch = Scratch::new();
     let first = Server::start(&scratch, "");
-    let zip = fs::read(scratch.zipped("hello.zip", &manifest("hello"), ANSWERING)).unwrap();
-    let added = first.ask("POST", "/api/plugins", "application/zip", &zip);
-    let id: InstallationId = added["id"].as_str().unwrap().parse().unwrap();
-    let wanted = json!({"active": "active"}).to_string();
-    let path = format!("/api/plugins/{id}/active");
-    first.ask("PATCH", &path, "application/json", wanted.as_bytes());
+    let id = first.install(&scratch.zipped("hello.zip", &manifest("hello"), ANSWERING));
+    first.activate(id);
     let plugin = Watched::new(first.active(id));
     first.program.signal(Signal::KILL);
     plugin.expect_end("the plugin of the killed server");
@@ -162,37 +156,6 @@ fn the_log_can_be_objects() {
             .contains("is not a directory"),
         "{said}"
     );
-}
-
-#[test]
-fn clients_that_hang_do_not_keep_it_from_ending() {
-    let scratch = Scratch::new();
-    let id = install(&scratch, "data", "hello", ANSWERING);
-    let server = Server::start(&scratch, "");
-    let line = server.program.error_with("plugins connect to ");
-    let rpc = line.trim_end().rsplit("http://").next().unwrap();
-    let rpc = rpc.strip_suffix("/rpc").unwrap();
-    let api = server.url.strip_prefix("http://").unwrap();
-    let connected = |address: &str, request: &str| {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        stream
-    };
-    let half = "GET /rpc HTTP/1.1\r\nHost: 127";
-    let hanging = [connected(rpc, half), connected(api, half)];
-    // One that reads a log, and will for as long as it comes.
-    server.active(id);
-    let bearer = format!("Authorization: Bearer {}", server.token.trim());
-    let request = format!("GET /api/plugins/{id}/logs HTTP/1.1\r\nHost: {api}\r\n{bearer}\r\n\r\n");
-    let mut following = connected(api, &request);
-    let mut beginning = [0; 12];
-    following.read_exact(&mut beginning).unwrap();
-    assert_eq!(&beginning, b"HTTP/1.1 200");
-
-    server.program.stop();
-    following.read_to_end(&mut Vec::new()).unwrap();
-    drop(hanging);
 }
 
 /// A plugin over stdio that is told its configuration, and agrees once a named pipe has been written to.

@@ -22,7 +22,7 @@ for line in sys.stdin:
 "#;
 
 fn status_for_origin(server: &Server) -> u16 {
-    let bearer = format!("Bearer {}", server.token.trim());
+    let bearer = server.bearer();
     let headers = [("Authorization", &*bearer), ("Origin", ORIGIN)];
     server.get("/api/plugins", &headers).0
 }
