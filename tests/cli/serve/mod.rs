@@ -17,6 +17,12 @@ use crate::program::{Program, Scratch, manifest, pid};
 use crate::support::event_stream::Events;
 use crate::support::{LONG, wait_for};
 
+// Clients that are slow, many or stuck, and a plugin that prints much.
+mod crowds;
+// The end while much is under way.
+mod endings;
+// A disk that is full.
+mod full;
 // From the start to the end, in order or at once, and after a kill.
 mod lives;
 // Installing, calling and following plugins.
