@@ -3,7 +3,8 @@
 //! them both ways, delivers events to them, restarts what crashes and stops what it started. Synchronous,
 //! one OS thread per session, no async runtime anywhere.
 //!
-//! What goes over the wire is in [`protocol`]; how the crate is built, in `src/ARCHITECTURE.md`.
+//! What goes over the wire is in [`protocol`]; how the crate is built, in `src/ARCHITECTURE.md`; how the program is
+//! operated as a server, in `src/OPERATE.md`.
 //!
 //! # I want to …
 //!

@@ -57,6 +57,7 @@ const SERVE: &str = "\
 Secrets are in the environment alone: PLUGIN_RUNNER_ADMIN_TOKEN, the token that the HTTP API asks for, if it is in
 no file; and SPRITES_API_KEY.
 While it runs, admin.json in the data directory has the URL of the HTTP API.
+A quickstart, systemd, containers, backup, metrics and what to do about mistakes: src/OPERATE.md in the sources.
 Exit codes: 0 ended on request; 1 something failed; 2 a wrong setting.";
 
 /// Hosts plugins: supervised child processes and authenticated WebSockets.

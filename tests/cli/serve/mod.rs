@@ -19,6 +19,8 @@ use crate::support::{LONG, wait_for};
 
 // Clients that are slow, many or stuck, and a plugin that prints much.
 mod crowds;
+// The documents for operators.
+mod documents;
 // The end while much is under way.
 mod endings;
 // A disk that is full.
