@@ -54,8 +54,9 @@ fn command(scratch: &Scratch, arguments: &str) -> Command {
     command
 }
 
-/// A plugin over stdio that does what its calls say: prints lines, keeps a text, says what it kept, waits for
-/// longer than any test. Lines go to its standard error, of which none is lost.
+/// A plugin over stdio that does what its calls say: prints lines, keeps a text among its data or in a file beside
+/// its program, says what it kept, waits for longer than any test. Lines go to its standard error, of which none is
+/// lost.
 const OBEDIENT: &str = r#"#!/usr/bin/env python3
 import json, os, signal, sys, time
 kept = os.path.join(os.environ["PLUGIN_DATA_DIR"], "kept")
@@ -69,10 +70,10 @@ def answer(method, params):
         sys.stderr.flush()
         return {"seconds": time.monotonic() - begun}
     if method == "keep":
-        with open(kept, "w") as file:
+        with open(params.get("path", kept), "w") as file:
             file.write(params["text"])
     if method == "kept":
-        return {"text": open(kept).read()}
+        return {"text": open(params.get("path", kept)).read()}
     if method == "wait":
         print("waiting", file=sys.stderr, flush=True)
         signal.pause()

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use plugin_runner::InstallationId;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{OBEDIENT, Server};
 use crate::program::{Scratch, manifest, pid};
@@ -111,6 +112,59 @@ fn a_place_that_is_gone_is_a_gap() {
     assert!(next > 1, "{next}");
     expect_lines(&mut events, next + 1, 101);
     drop(events);
+    server.program.stop();
+}
+
+#[test]
+fn a_plugin_is_updated_to_the_package_that_is_meant_and_taken_back() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, "");
+    let id = server.obedient(&scratch);
+    let path = format!("/api/plugins/{id}/package");
+    let keep = |text: &str| {
+        server.call(id, "keep", &json!({"text": text}));
+        server.call(id, "keep", &json!({"text": text, "path": "beside"}));
+    };
+    let kept = || {
+        let data = server.call(id, "kept", &json!({}));
+        let beside = server.call(id, "kept", &json!({"path": "beside"}));
+        [data, beside].map(|kept| kept["text"].as_str().unwrap().to_owned())
+    };
+    let versions = || {
+        let path = format!("/api/plugins/{id}/versions");
+        let versions = server.ask("GET", &path, "", b"")["versions"].clone();
+        let version = |one: &Value| (one["version"].clone(), one["is_current"] == true);
+        let versions = versions.as_array().unwrap().iter().map(version);
+        versions.collect::<Vec<_>>()
+    };
+    keep("first");
+    let mut manifest = manifest("obedient");
+    manifest["version"] = json!("2.0.0");
+    let package = fs::read(scratch.zipped("second.zip", &manifest, OBEDIENT)).unwrap();
+    let other = format!("{path}?sha256={}", "0".repeat(64));
+    let (status, answer) = server.answer("PATCH", &other, "application/zip", &package);
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer.contains("\"digest_mismatch\""), "{answer}");
+    assert_eq!(versions(), [(json!("1.0.0"), true)]);
+
+    let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&package));
+    let meant = format!("{path}?sha256={sha256}");
+    let updated = server.ask("PATCH", &meant, "application/zip", &package);
+    assert_eq!(updated["version"], "2.0.0");
+    assert_eq!(kept(), ["first", "first"]);
+    keep("second");
+    assert_eq!(
+        versions(),
+        [(json!("2.0.0"), true), (json!("1.0.0"), false)]
+    );
+
+    let back = server.json("POST", &format!("/api/plugins/{id}/rollback"), &json!({}));
+    assert_eq!(back["version"], "1.0.0");
+    assert_eq!(kept(), ["second", "first"]);
+    let forward = json!({"to": sha256});
+    let forward = server.json("POST", &format!("/api/plugins/{id}/rollback"), &forward);
+    assert_eq!(forward["version"], "2.0.0");
+    assert_eq!(kept(), ["second", "second"]);
     server.program.stop();
 }
 
