@@ -93,10 +93,8 @@ impl<'c> EventStream<'c> {
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
+        // Nothing is half-written, so that the stream can still end as a whole one.
         if !self.is_open() {
-            self.has_failed = true;
-        }
-        if self.has_failed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let written = if self.is_chunked {

@@ -92,6 +92,24 @@ fn an_id_or_name_cannot_forge_an_event() {
 }
 
 #[test]
+fn a_stream_that_a_stop_ends_is_whole() {
+    let server = TestServer::start(patient(), |_| {
+        Response::events(|stream| {
+            stream.send_id("7").unwrap();
+            wait_until("the stop", || !stream.is_open());
+            // It did not know of the stop, and does not go on.
+            assert!(stream.send_id("8").is_err() && stream.comment("").is_err());
+        })
+    });
+    let mut client = server.connect();
+    client.send(GET);
+    client.head();
+    assert_eq!(client.chunk(), Some(b"id: 7\n\n".to_vec()));
+    assert_eq!(server.server().stop(LONG), 0);
+    assert_eq!(client.chunk(), None);
+}
+
+#[test]
 fn a_client_that_goes_is_noticed_without_sending() {
     let (closed, noticed) = crossbeam_channel::bounded(1);
     let server = TestServer::start(patient(), move |_| {

@@ -115,10 +115,12 @@ fn a_stream_goes_on_behind_an_id_through_rotation() {
     let begin = line.strip_prefix("id: ").expect("an id").to_owned();
     api.print(plugin, 1..=20);
     let mut places = vec![begin];
-    for number in 1..=20 {
-        let event = events.next().unwrap();
-        assert_eq!(event.data, format!("line {number}"));
-        places.push(event.id.unwrap());
+    while places.len() <= 20 {
+        let event = events.log_line();
+        if !UNASKED.contains(&&*event.data) {
+            assert_eq!(event.data, format!("line {}", places.len()));
+            places.push(event.id.unwrap());
+        }
     }
     drop(events);
     api.print(plugin, 21..=30);
