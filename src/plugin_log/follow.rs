@@ -187,7 +187,7 @@ impl Follower {
     ///
     /// # Blocking
     /// Until there is one, at most for `timeout`; zero does not wait. A write to the log and a removal of the
-    /// installation wake it.
+    /// installation wake it. Beyond that it only reads what is there already: a line, of at most 16 MiB.
     ///
     /// # Errors
     /// - [`Error::Timeout`] with [`Phase::Log`]: nothing came. Call again to go on.

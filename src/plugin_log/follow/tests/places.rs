@@ -256,6 +256,40 @@ fn places_are_known_though_the_directory_was_emptied_while_the_log_is_open() {
     expect(&log);
     drop(log);
     expect(&open(scratch.logs(), settings(4, 10)));
+
+    // Before there was a line in it.
+    let scratch = Scratch::new("place-empty");
+    let log = open(scratch.logs(), settings(4, 10));
+    let place = log.follow().place();
+    fs::remove_dir_all(scratch.logs()).unwrap();
+    write(&log, 1);
+    drop(log);
+    let log = open(scratch.logs(), settings(4, 10));
+    assert_eq!(after(&log, &place), lines([1]));
+}
+
+#[test]
+fn lines_that_the_plugin_has_written_into_the_file_itself_have_places() {
+    let scratch = Scratch::new("place-own");
+    let log = open(scratch.logs(), settings(10, 10));
+    write(&log, "before");
+    let current = File::options()
+        .append(true)
+        .open(scratch.logs().join(CURRENT));
+    current.unwrap().write_all(b"own\nown\nown\n").unwrap();
+    let all = ["before", "own", "own", "own", "1", "22", "333", "4444"];
+    for line in &all[4..] {
+        write(&log, line);
+    }
+    let places = places(&log);
+    let expect = |log: &Arc<PluginLog>| {
+        for (count, place) in places.iter().enumerate() {
+            assert_eq!(after(log, place), lines(&all[count..]), "{count}");
+        }
+    };
+    expect(&log);
+    drop(log);
+    expect(&open(scratch.logs(), settings(10, 10)));
 }
 
 #[test]
@@ -390,17 +424,17 @@ fn a_torn_line_has_a_place_once_it_has_an_end() {
     assert_eq!(after(&log, &before), all);
     let places = places(&log);
     assert_eq!(after(&log, &places[4]), lines(["next"]));
-    let torn = names(&scratch.logs())[0].clone();
+    // Where the file behind it is gone.
+    write(&log, "a long line");
+    let old = names(&scratch.logs());
+    fs::remove_file(scratch.logs().join(&old[2])).unwrap();
     drop(log);
-    // Where the file behind it is gone as well.
-    fs::remove_file(&current).unwrap();
     let log = open(scratch.logs(), settings(12, 10));
-    assert_eq!(after(&log, &places[4]), []);
-    drop(log);
-    fs::write(scratch.logs().join(torn), "whole\nto\nnew\ntorn for ever").unwrap();
-    let log = open(scratch.logs(), settings(12, 10));
-    write(&log, "last");
-    assert_eq!(after(&log, &places[4]), lines(["last"]));
+    let mut follower = log.follow().after(&places[4]).unwrap();
+    assert_eq!(follower.next(LONG).unwrap().to_string(), "a long line");
+    fs::write(scratch.logs().join(&old[1]), "new\ntorn for ever").unwrap();
+    let found = after(&log, &places[4]);
+    assert_eq!(found[..2], after_gap(None, ["whole"]));
 }
 
 #[test]
