@@ -1,10 +1,11 @@
 //! The error member of a JSON-RPC response.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::text::Foreign;
 
-/// An error response ([Error codes](crate::protocol#error-codes)). Both members may be missing, because
+/// An error response ([Error codes](crate::protocol#error-codes)). Each member may be missing, because
 /// decoders in the field treat them as optional. Displayed [escaped](crate::text::escape) and cut;
 /// `message` is as it was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -16,7 +17,22 @@ pub struct RpcError {
     /// The text; empty when the plugin sent none.
     #[serde(default)]
     pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<ErrorData>,
 }
+
+/// JSON of any kind, undecoded: it is read on a thread with a small stack, and may be nested deeply.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+struct ErrorData(Box<RawValue>);
+
+impl PartialEq for ErrorData {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for ErrorData {}
 
 impl RpcError {
     /// A handler failed.
@@ -35,6 +51,18 @@ impl RpcError {
         Self {
             code,
             message: message.into(),
+            data: None,
         }
+    }
+
+    /// Returns the JSON text of `data`, with which a plugin may say more; `None` if it sent none. The host and
+    /// [`sdk`](crate::sdk) send none.
+    pub fn data(&self) -> Option<&str> {
+        self.data.as_ref().map(|data| data.0.get())
+    }
+
+    pub(crate) fn with_data(mut self, data: Option<&RawValue>) -> Self {
+        self.data = data.map(|data| ErrorData(data.to_owned()));
+        self
     }
 }

@@ -228,6 +228,8 @@ pub(super) struct Members<'a> {
     code: Option<&'a RawValue>,
     /// Of an error.
     message: Option<&'a RawValue>,
+    /// Of an error.
+    data: Option<&'a RawValue>,
     /// A member of a response was there, if only as `null`.
     is_response: bool,
     /// There was a result, if only as `null`.
@@ -247,6 +249,7 @@ enum Member {
     Error,
     Code,
     Message,
+    Data,
     #[serde(other)]
     Other,
 }
@@ -278,13 +281,14 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 Member::Error => &mut members.error,
                 Member::Code => &mut members.code,
                 Member::Message => &mut members.message,
+                Member::Data => &mut members.data,
                 Member::Other => {
                     map.next_value::<IgnoredAny>()?;
                     members.has_others = true;
                     continue;
                 }
             };
-            members.has_others |= matches!(name, Member::Code | Member::Message);
+            members.has_others |= matches!(name, Member::Code | Member::Message | Member::Data);
             members.has_result |= matches!(name, Member::Result);
             members.is_response |= matches!(name, Member::Id | Member::Result | Member::Error);
             let value = map.next_value()?;
@@ -326,10 +330,11 @@ fn method_text(json: &RawValue) -> Result<Cow<'_, str>, EnvelopeError> {
 
 fn rpc_error(json: &RawValue) -> RpcError {
     match serde_json::from_str::<Members<'_>>(json.get()) {
-        Ok(error) => RpcError {
-            code: error.code.and_then(code).unwrap_or_default(),
-            message: error.message.map_or_else(String::new, text_of),
-        },
+        Ok(error) => {
+            let code = error.code.and_then(code).unwrap_or_default();
+            let message = error.message.map_or_else(String::new, text_of);
+            RpcError::new(code, message).with_data(error.data)
+        }
         // Not an object. It is an error all the same, and its text may help.
         Err(_) => RpcError::new(0, text_of(json)),
     }

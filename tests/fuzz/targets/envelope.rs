@@ -241,6 +241,9 @@ fn agree(text: &str, members: &Map<String, Value>, parsed: &Result<Incoming<'_>,
                     // What is no text is kept as its JSON, which may be spelt in more than one way.
                     let is_text = error.get("message").unwrap_or(error).is_string();
                     assert_eq!(expected.code, found.code);
+                    let data = error.get("data").filter(|data| !data.is_null());
+                    let found_data = found.data().map(serde_json::from_str::<Value>);
+                    assert_eq!(found_data.transpose().unwrap().as_ref(), data);
                     assert!(!is_text || expected.message == found.message, "{found:?}");
                 }
                 (None, Ok(result)) => {

@@ -8,6 +8,8 @@ use plugin_runner::protocol::Manifest;
 use serde_json::{Value, json};
 
 use super::{Api, TOKEN};
+use crate::support::host::active;
+use crate::support::peer::Peer;
 use crate::support::plugin::manifest;
 use crate::support::{LONG, wait_until};
 
@@ -92,6 +94,31 @@ fn failures_of_a_call_are_told_apart() {
     assert_eq!(
         api.json("POST", unknown, &body).problem(404).0,
         "not_installed"
+    );
+    api.end();
+}
+
+#[test]
+fn the_error_of_a_plugin_is_answered_with_all_that_it_says() {
+    let api = Api::new("admin-rpc-error");
+    let (outside, token) = api.managed.install_external(manifest("outside")).unwrap();
+    let target = format!("/rpc?token={}", token.expose());
+    let mut peer = Peer::connect(api.managed.host.address(), &target);
+    active(&api.managed.session(outside.id()));
+    let path = format!("/api/plugins/{}/rpc", outside.id());
+    let answer = thread::scope(|scope| {
+        let answer = scope.spawn(|| api.json("POST", &path, &call("order", &json!({}))));
+        let id = peer.receive()["id"].clone();
+        let error = json!({"code": 7, "message": "sold out", "data": {"left": [0]}});
+        peer.send(json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string());
+        answer.join().unwrap()
+    });
+    let (kind, detail) = answer.problem(502);
+    assert_eq!(kind, "rpc");
+    assert!(detail.contains("sold out (7)"), "{detail}");
+    assert_eq!(
+        answer.value(502)["rpc_error"],
+        json!({"code": 7, "message": "sold out", "data": {"left": [0]}})
     );
     api.end();
 }

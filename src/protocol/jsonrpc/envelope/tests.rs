@@ -152,6 +152,18 @@ fn results_and_errors_are_told_apart() {
 }
 
 #[test]
+fn what_an_error_says_more_is_kept_as_it_is() {
+    let deep = "[".repeat(20_000) + &"]".repeat(20_000);
+    for data in [r#"{"x": [1]}"#, "12345678901234567890", r#""no""#, &deep] {
+        let error = format!(r#"{{"id":"x","error":{{"code":1,"data":{data},"message":"no"}}}}"#);
+        let error = response(&error).1.unwrap_err();
+        assert_eq!((error.code, &*error.message), (1, "no"));
+        assert_eq!(error.data(), Some(data));
+        assert_ne!(error, RpcError::new(1, "no"));
+    }
+}
+
+#[test]
 fn odd_errors_are_errors() {
     let error = |json: &str| response(&format!(r#"{{"id":"x","error":{json}}}"#)).1;
     let is = |json: &str, code: i64, message: &str| {
@@ -162,7 +174,7 @@ fn odd_errors_are_errors() {
     // Codes of encoders that know floats only, or only text.
     is(r#"{"code":-32000.0,"message":"no"}"#, -32000, "no");
     is(r#"{"code":-3.2602e4}"#, -32602, "");
-    is(r#"{"code":"-32000","data":{"x":[]}}"#, -32000, "");
+    is(r#"{"code":"-32000","data":null}"#, -32000, "");
     is(r#"{"code":"E_NO"}"#, 0, "");
     is(r#"{"code":1.5}"#, 0, "");
     is(r#"{"code":true}"#, 0, "");
