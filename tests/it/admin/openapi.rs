@@ -1,4 +1,7 @@
 //! The OpenAPI document, and a program that tries whether the server does what it says.
+//!
+//! With the variable `PLUGIN_RUNNER_ADMIN_EXAMPLES` it tries so many requests of each operation, and with
+//! `PLUGIN_RUNNER_ADMIN_SEED` others.
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,9 +11,9 @@ use serde_json::json;
 
 use super::{Api, TOKEN};
 use crate::manager::{Managed, settings};
-use crate::support::LONG;
 use crate::support::host::TestHost;
 use crate::support::plugin::manifest;
+use crate::support::{LONG, number};
 use crate::third_party::venv;
 
 #[test]
@@ -41,6 +44,8 @@ fn schemathesis_finds_no_answer_that_is_not_in_the_document() {
     let Some(venv) = venv(test, "schemathesis-4.32.5") else {
         return;
     };
+    let examples = number("PLUGIN_RUNNER_ADMIN_EXAMPLES").unwrap_or(15);
+    let seed = number("PLUGIN_RUNNER_ADMIN_SEED").unwrap_or(1);
     // It installs as many plugins as it can, and starts some that never connect.
     let settings = settings()
         .installations(20)
@@ -89,7 +94,8 @@ fn schemathesis_finds_no_answer_that_is_not_in_the_document() {
         // Streams do not end.
         .args(["--exclude-path-regex", "(logs|stream)$"])
         .args(["--phases", "examples,coverage,fuzzing"])
-        .args(["--max-examples", "15", "--seed", "1"])
+        .args(["--max-examples", &examples.to_string()])
+        .args(["--seed", &seed.to_string()])
         .args(["--request-timeout", &LONG.as_secs().to_string()])
         .args(["--generation-database", "none", "--no-color"]);
     let output = command.output().unwrap();
