@@ -28,6 +28,8 @@ enum Body {
     Active,
     Manifest,
     Configuration,
+    Overrides,
+    Rollback,
 }
 
 /// Requests that are right, with the id of a plugin before the end of the path.
@@ -52,6 +54,11 @@ const OPERATIONS: &[(&str, Option<&str>, Body)] = &[
     ("PATCH", Some("/configuration"), Body::Configuration),
     ("GET", Some("/logs"), Body::None),
     ("HEAD", Some("/logs"), Body::None),
+    ("GET", Some("/overrides"), Body::None),
+    ("PATCH", Some("/overrides"), Body::Overrides),
+    ("GET", Some("/history"), Body::None),
+    ("GET", Some("/versions"), Body::None),
+    ("POST", Some("/rollback"), Body::Rollback),
 ];
 
 const METHODS: &[&str] = &[
@@ -123,6 +130,10 @@ impl Requests {
             Body::Url => json!({"mode": "supervised", "url": "file:///a.zip"}),
             Body::Active => json!({"active": random.pick(&["active", "inactive", "error"])}),
             Body::Manifest => json!(manifest("outside")),
+            Body::Overrides => {
+                json!({"environment": {"OWN": "a", "NONE": null}, "inbound_per_second": 100})
+            }
+            Body::Rollback => json!({}),
             Body::Configuration => json!({"channel": "a", "deep": [[[{}]]], "limit": 1e300}),
         };
         value.to_string().into()
