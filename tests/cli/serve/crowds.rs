@@ -161,7 +161,7 @@ fn readers_that_are_stuck_hold_up_neither_others_nor_the_plugin() {
     let asked = Instant::now();
     server.program.stop();
     let took = asked.elapsed();
-    assert!(took < Duration::from_secs(15), "the stop took {took:?}");
+    assert!(took < Duration::from_secs(20), "the stop took {took:?}");
     drop(stuck);
 }
 
