@@ -32,6 +32,14 @@ impl Api {
         self.events(&format!("/api/plugins/{id}/logs{query}"), &[])
     }
 
+    /// Waits until all that a plugin prints by itself is in its log.
+    #[track_caller]
+    fn settle(&self) {
+        let last = UNASKED[1];
+        let is_last = |line: &OutputLine| (line.text == last).then_some(());
+        self.managed.host.output.wait_for(last, is_last);
+    }
+
     /// Lets the plugin print lines with these numbers, and waits until they are in its log.
     #[track_caller]
     fn print(&self, id: InstallationId, numbers: impl IntoIterator<Item = u32>) {
@@ -109,6 +117,7 @@ fn a_comment_comes_when_nothing_else_does() {
 fn a_stream_goes_on_behind_an_id_through_rotation() {
     let api = Api::with_small_logs("admin-log-resume", 1000);
     let plugin = api.managed.running(api.managed.package("1", &[]));
+    api.settle();
     let mut events = api.logs(plugin, "?tail=0");
     // There is a place to come back to before anything comes.
     let line = events.line().unwrap();
@@ -185,6 +194,7 @@ fn lines_that_are_gone_are_told_of() {
 fn a_line_is_one_event_whatever_is_in_it() {
     let api = Api::new("admin-log-odd");
     let plugin = api.managed.running(api.managed.package("1", &[]));
+    api.settle();
     let mut events = api.logs(plugin, "?tail=0");
     for (text, data) in [
         ("event: end", "event: end"),
