@@ -14,7 +14,7 @@
 use std::io;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::RecvTimeoutError;
 use serde::Serialize;
 
 use super::call::{Call, LOOK};
@@ -22,10 +22,12 @@ use super::installation::rfc3339;
 use super::logs::HEARTBEAT;
 use super::problem::Problem;
 use crate::error::Error;
+use crate::host::QUEUED_STATE_CHANGES;
 use crate::http::{Event, EventStream, Response};
 use crate::id::InstallationId;
 use crate::manager::{Installation, Manager};
-use crate::session::{self, StateChange};
+
+use crate::session::{self, StateChange, Subscription};
 use crate::state::{PluginMode, ReportedState};
 
 #[derive(Serialize)]
@@ -81,7 +83,7 @@ pub(super) fn stream(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
 /// A client of the stream, and what it has been told.
 struct Client<'m> {
     manager: &'m Manager,
-    changes: Receiver<StateChange>,
+    subscription: Subscription<'m>,
     /// The number of the last change that it was told.
     last: u64,
     /// The manager's revision at the last snapshot, and when that was taken: many installations make one.
@@ -92,11 +94,12 @@ struct Client<'m> {
 impl<'m> Client<'m> {
     /// Subscribes, which is done before any state is looked at.
     fn new(manager: &'m Manager) -> Self {
-        let (changes, last) = manager.host().subscribe_from();
+        let subscribers = &manager.host().shared().context.services.subscribers;
+        let subscription = subscribers.subscription(QUEUED_STATE_CHANGES);
         Self {
             manager,
-            changes,
-            last,
+            last: subscription.last,
+            subscription,
             revision: 0,
             taken: Instant::now(),
         }
@@ -107,7 +110,7 @@ impl<'m> Client<'m> {
         self.send_snapshot(events, 0)?;
         let mut heartbeat = Instant::now() + HEARTBEAT;
         while events.is_open() {
-            match self.changes.recv_timeout(LOOK) {
+            match self.subscription.changes.recv_timeout(LOOK) {
                 Ok(change) => {
                     let missed = change.sequence - self.last - 1;
                     self.last = change.sequence;
@@ -137,7 +140,7 @@ impl<'m> Client<'m> {
         let context = &self.manager.host().shared().context;
         // Read first: those up to it are in the queue, or lost.
         let last = context.services.subscribers.last();
-        if last == self.last || !self.changes.is_empty() {
+        if last == self.last || !self.subscription.changes.is_empty() {
             return Ok(());
         }
         let missed = last - self.last;

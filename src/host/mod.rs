@@ -38,7 +38,7 @@ use crate::store::Store;
 use crate::thread::Threads;
 
 /// State changes that may wait for one subscriber.
-const QUEUED_STATE_CHANGES: usize = 1024;
+pub(crate) const QUEUED_STATE_CHANGES: usize = 1024;
 
 /// A plugin host. Clones are handles to the same host.
 ///
@@ -321,12 +321,6 @@ impl Host {
     /// # }
     /// ```
     pub fn subscribe(&self) -> Receiver<StateChange> {
-        self.subscribe_from().0
-    }
-
-    /// Subscribes as [`subscribe`](Self::subscribe) does, and returns the number of the last change before the
-    /// first that comes.
-    pub(crate) fn subscribe_from(&self) -> (Receiver<StateChange>, u64) {
         let context = self.context();
         context.services.subscribers.subscribe(QUEUED_STATE_CHANGES)
     }

@@ -53,7 +53,7 @@ pub(crate) use refusals::RefusalReason;
 pub use services::{InboundCall, Services};
 pub(crate) use state::RunProcess;
 pub use subscribers::StateChange;
-pub(crate) use subscribers::Subscribers;
+pub(crate) use subscribers::{Subscribers, Subscription};
 pub(crate) use totals::Distribution;
 
 use crate::deadline::Deadline;

@@ -55,22 +55,73 @@ pub(crate) struct Subscribers {
 struct SubscriberList {
     last: u64,
     subscribers: Vec<Subscriber>,
+    /// How many subscribed so far.
+    number: u64,
+}
+
+impl SubscriberList {
+    fn add(&mut self, sender: Sender<StateChange>) -> u64 {
+        self.number += 1;
+        let number = self.number;
+        self.subscribers.push(Subscriber {
+            sender,
+            number,
+            missed: 0,
+        });
+        number
+    }
 }
 
 #[derive(Debug)]
 struct Subscriber {
     sender: Sender<StateChange>,
+    /// How many subscribed before it.
+    number: u64,
     missed: u64,
 }
 
+/// A receiver that is forgotten when this is dropped. One without this is found to be gone by the next change,
+/// and its queue takes memory until then, however long that is.
+#[derive(Debug)]
+pub(crate) struct Subscription<'s> {
+    pub(crate) changes: Receiver<StateChange>,
+    /// The number of the last change before the first that comes.
+    pub(crate) last: u64,
+    subscribers: &'s Subscribers,
+    number: u64,
+}
+
+impl Drop for Subscription<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.subscribers.inner.lock();
+        let place = (inner.subscribers.iter()).position(|other| other.number == self.number);
+        let forgotten = place.map(|place| inner.subscribers.swap_remove(place));
+        drop(inner);
+        // With what waits in its queue, which is freed without the lock.
+        drop(forgotten);
+    }
+}
+
 impl Subscribers {
-    /// Returns a receiver of all changes from now on, and the number of the last one before. While `capacity`
-    /// of them wait, the newest are dropped and counted.
-    pub(crate) fn subscribe(&self, capacity: usize) -> (Receiver<StateChange>, u64) {
+    /// Returns a receiver of all changes from now on. While `capacity` of them wait, the newest are dropped
+    /// and counted.
+    pub(crate) fn subscribe(&self, capacity: usize) -> Receiver<StateChange> {
         let (sender, receiver) = bounded(capacity);
+        self.inner.lock().add(sender);
+        receiver
+    }
+
+    /// Subscribes as [`subscribe`](Self::subscribe) does, until the subscription is dropped.
+    pub(crate) fn subscription(&self, capacity: usize) -> Subscription<'_> {
+        let (sender, changes) = bounded(capacity);
         let mut inner = self.inner.lock();
-        inner.subscribers.push(Subscriber { sender, missed: 0 });
-        (receiver, inner.last)
+        let number = inner.add(sender);
+        Subscription {
+            changes,
+            last: inner.last,
+            subscribers: self,
+            number,
+        }
     }
 
     /// Returns the number of the last change. Every subscriber has been sent those up to it, or has missed them.
@@ -123,7 +174,7 @@ mod tests {
     #[test]
     fn a_full_subscriber_misses_the_newest_and_hears_how_many() {
         let subscribers = Subscribers::default();
-        let ((slow, _), (quick, _)) = (subscribers.subscribe(1), subscribers.subscribe(10));
+        let (slow, quick) = (subscribers.subscribe(1), subscribers.subscribe(10));
         for _ in 0..3 {
             subscribers.publish(change());
         }
@@ -136,7 +187,8 @@ mod tests {
             .map(|change| (change.sequence, change.missed))
             .collect();
         assert_eq!(numbers, [(1, 0), (2, 0), (3, 0), (4, 0)]);
-        assert_eq!((subscribers.subscribe(1).1, subscribers.last()), (4, 4));
+        assert_eq!(subscribers.subscription(1).last, 4);
+        assert_eq!(subscribers.last(), 4);
     }
 
     #[test]
@@ -144,6 +196,18 @@ mod tests {
         let subscribers = Subscribers::default();
         drop(subscribers.subscribe(1));
         subscribers.publish(change());
+        assert!(subscribers.inner.lock().subscribers.is_empty());
+    }
+
+    #[test]
+    fn a_subscription_that_ends_is_forgotten_though_nothing_changes() {
+        let subscribers = Subscribers::default();
+        let stays = subscribers.subscription(1);
+        drop(subscribers.subscription(1));
+        assert_eq!(subscribers.inner.lock().subscribers.len(), 1);
+        subscribers.publish(change());
+        assert_eq!(stays.changes.try_recv().unwrap().sequence, 1);
+        drop(stays);
         assert!(subscribers.inner.lock().subscribers.is_empty());
     }
 
