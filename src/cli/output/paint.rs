@@ -65,7 +65,7 @@ impl Paint {
         self.with(AnsiColor::Yellow.on_default(), text)
     }
 
-    fn with(self, style: Style, text: &str) -> String {
+    pub(crate) fn with(self, style: Style, text: &str) -> String {
         let style = if self.coloured { style } else { Style::new() };
         format!("{style}{text}{style:#}")
     }

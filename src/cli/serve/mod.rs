@@ -1,7 +1,8 @@
 //! `plugin-runner serve`: what is installed in a directory, with a port for plugins and an HTTP API.
 //!
 //! The calling thread starts everything, waits for signals and stops everything; all other threads are the
-//! host's, except for those of `signals`, the one that boots, and the one that feeds a watchdog.
+//! host's, except for those of `signals`, the ones that write the log and that boot, and the one that feeds a
+//! watchdog.
 
 mod admin_file;
 mod arguments;
@@ -50,19 +51,21 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), CliError> {
     // Before anything is started, so that from here on a signal ends it in order.
     let signals =
         Signals::listen(Hangup::Reload).map_err(CliError::cannot("listen for signals"))?;
-    logging::start(settings.log_format, settings.log_level);
+    logging::start(settings.log_format, settings.log_level)?;
     for warning in &configuration.warnings {
         log::warn!("{warning}");
     }
     let outcome = run(&given, &configuration, settings, &signals);
     // Among the other messages, in their format.
-    outcome.map_err(|failure| {
+    let outcome = outcome.map_err(|failure| {
         log::error!("{failure}");
         if log::max_level() < log::Level::Error {
             return failure;
         }
         failure.said()
-    })
+    });
+    log::logger().flush();
+    outcome
 }
 
 fn print(configuration: &Configuration) -> Result<(), CliError> {

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::thread;
 
 use rustix::process::Signal;
@@ -196,6 +197,36 @@ fn a_request_that_waits_for_a_plugin_is_answered_before_the_end() {
     });
     assert_eq!(answer, json!({ "gate": gate }));
     assert_eq!(server.program.end().status.code(), Some(0));
+}
+
+#[test]
+fn a_log_that_is_not_read_keeps_nothing_waiting() {
+    let scratch = Scratch::new();
+    let stuck = scratch.path("stuck");
+    make_pipe(&stuck);
+    // Open for reading, so that it can be opened for writing, but never read.
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&stuck);
+    let inner = command(&scratch, &format!("--data data {FREE} --log-level debug"));
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec \"$@\" 2>stuck", "sh"])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .current_dir(scratch.path(""));
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let server = Server::of(&scratch, shell);
+    // Far more lines than a pipe holds.
+    let path = format!("/{}", "x".repeat(1000));
+    for _ in 0..300 {
+        assert_eq!(server.get(&path, &[]).0, 401);
+    }
+    server.program.stop();
+    drop(reader);
 }
 
 #[cfg(all(target_os = "linux", feature = "sprites"))]
