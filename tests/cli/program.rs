@@ -364,9 +364,13 @@ impl Drop for Program {
 }
 
 /// The process that a line `pid 123` names.
+#[track_caller]
 pub(crate) fn pid(line: &str) -> Pid {
-    let number = line.rsplit(' ').next().unwrap();
-    Pid::from_raw(number.parse().unwrap()).unwrap()
+    let number = line
+        .rsplit(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
+    Pid::from_raw(number.expect(line)).unwrap()
 }
 
 pub(crate) fn is_alive(pid: Pid) -> bool {

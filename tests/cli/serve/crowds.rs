@@ -6,8 +6,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use plugin_runner::InstallationId;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Server;
 use crate::program::{Scratch, manifest};
@@ -63,6 +64,19 @@ impl SlowClients {
     }
 }
 
+/// Asks again as long as the server is too busy for a moment; gives the body of the answer.
+#[track_caller]
+fn served(ask: &mut dyn FnMut() -> (u16, String)) -> String {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            (101 | 200 | 204, body) => return body,
+            (503, _) if begun.elapsed() < HEAD => {}
+            (status, body) => panic!("{status}: {body}"),
+        }
+    }
+}
+
 #[test]
 fn slow_clients_on_both_ports_keep_nobody_out() {
     let scratch = Scratch::new();
@@ -74,19 +88,24 @@ fn slow_clients_on_both_ports_keep_nobody_out() {
         server.figure("Threads:") > quiet + 64
     });
     let outside = json!({"mode": "external", "manifest": manifest("outside")});
+    let outside = outside.to_string().into_bytes();
     let begun = Instant::now();
     let mut rounds = 0;
     // Until all that were there at the beginning have been thrown out.
     while begun.elapsed() < HEAD + Duration::from_secs(1) {
         let asked = Instant::now();
-        let added = server.json("POST", "/api/plugins", &outside);
+        let added =
+            served(&mut || server.answer("POST", "/api/plugins", "application/json", &outside));
+        let added: Value = serde_json::from_str(&added).unwrap();
         let token = added["connection"]["token"].as_str().unwrap();
-        let answer = Request::upgrade(&format!("/rpc?token={token}")).send(plugins);
-        assert_eq!(answer.status, 101, "{answer:?}");
-        let id = added["id"].as_str().unwrap();
-        let (status, said) = server.answer("DELETE", &format!("/api/plugins/{id}"), "", b"");
-        assert_eq!(status, 204, "{said}");
-        // As soon as if the slow ones had to be waited for, it would take as long as they may.
+        let request = Request::upgrade(&format!("/rpc?token={token}"));
+        served(&mut || {
+            let answer = request.send(plugins);
+            (answer.status, answer.body)
+        });
+        let path = format!("/api/plugins/{}", added["id"].as_str().unwrap());
+        served(&mut || server.answer("DELETE", &path, "", b""));
+        // If the slow ones had to be waited for, it would take as long as they may.
         assert!(asked.elapsed() < HEAD, "served after {:?}", asked.elapsed());
         let threads = server.figure("Threads:");
         assert!(threads < MOST_THREADS, "{threads} threads");
@@ -104,28 +123,24 @@ fn slow_clients_on_both_ports_keep_nobody_out() {
 
 /// Readers of one log, as many again that never read, and the lines that they are sent.
 const READERS: usize = 100;
-const LINES: u32 = 400;
-const LINE: usize = 8 * 1024;
+const LINES: u32 = 100;
+const LINE: usize = 32 * 1024;
 
 /// Asks for a log and reads nothing of it, not even what fits into the buffer of a socket as large as usual.
-fn stuck(server: &Server, request: &str) -> TcpStream {
+fn stuck(server: &Server, id: InstallationId) -> TcpStream {
     let mut stream = connect(server.admin_address());
     set_socket_recv_buffer_size(&stream, 4096).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    stream
-}
-
-#[test]
-fn readers_that_are_stuck_hold_up_neither_others_nor_the_plugin() {
-    let scratch = Scratch::new();
-    let server = Server::start(&scratch, "");
-    let (id, other) = (server.obedient(&scratch), server.obedient(&scratch));
-    let (threads, memory) = (server.figure("Threads:"), server.figure("VmRSS:"));
     let request = format!(
         "GET /api/plugins/{id}/logs HTTP/1.1\r\nHost: localhost\r\nAuthorization: {}\r\n\r\n",
         server.bearer()
     );
-    let stuck: Vec<_> = (0..READERS).map(|_| stuck(&server, &request)).collect();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// Lets the plugin print all lines to readers, who get all of them. Gives how many seconds it took the plugin.
+#[track_caller]
+fn print_to_readers(server: &Server, id: InstallationId) -> f64 {
     let reading: Vec<_> = (0..READERS)
         .map(|_| {
             let mut events = server.follow(id, None);
@@ -133,35 +148,45 @@ fn readers_that_are_stuck_hold_up_neither_others_nor_the_plugin() {
             thread::spawn(move || read_all(events))
         })
         .collect();
-    // A few that were there before may have ended.
-    wait_until("all readers to be served", || {
-        server.figure("Threads:") + 10 >= threads + 2 * READERS as u64
-    });
-    let seconds = |id| {
-        server.print(id, 0, LINES, LINE)["seconds"]
-            .as_f64()
-            .unwrap()
-    };
-    let (unread, read) = (seconds(other), seconds(id));
-    // A reader that is stuck is waited for ten seconds.
-    let most = 8.0 + 10.0 * unread;
-    assert!(
-        read < most,
-        "printing took {read} s, and {unread} s where nobody reads"
-    );
+    let printed = server.print(id, 0, LINES, LINE);
     for reader in reading {
         reader.join().expect("a reader with every line");
     }
+    printed["seconds"].as_f64().unwrap()
+}
+
+#[test]
+fn readers_that_are_stuck_hold_up_neither_others_nor_the_plugin() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, "");
+    let (other, id) = (server.obedient(&scratch), server.obedient(&scratch));
+    // On a busy machine readers alone take the plugin's turn at the processor.
+    let threads = server.figure("Threads:");
+    let usual = print_to_readers(&server, other);
+    wait_until("the readers to be gone", || {
+        server.figure("Threads:") <= threads + 5
+    });
+    let memory = server.figure("VmRSS:");
+    let stuck: Vec<_> = (0..READERS).map(|_| stuck(&server, id)).collect();
+    // A few that were there before may have ended.
+    wait_until("those that are stuck to be served", || {
+        server.figure("Threads:") + 10 >= threads + READERS as u64
+    });
+    let seconds = print_to_readers(&server, id);
+    // A reader that is stuck is waited for ten seconds.
+    assert!(
+        seconds < 8.0 + 5.0 * usual,
+        "printing took {seconds} s, and {usual} s where none is stuck"
+    );
     let grown = server.figure("VmRSS:").saturating_sub(memory);
-    // All that the stuck ones do not read, if it were kept for each.
+    // All that they do not read, if it were kept for each.
     let unread = READERS as u64 * u64::from(LINES) * LINE as u64 / 1024;
     assert!(grown < unread / 2, "{grown} KiB of memory more");
     server.call(id, "ping", &json!({}));
-    server.print(id, LINES, LINES + 1, LINE);
     let asked = Instant::now();
     server.program.stop();
     let took = asked.elapsed();
-    assert!(took < Duration::from_secs(20), "the stop took {took:?}");
+    assert!(took < Duration::from_secs(25), "the stop took {took:?}");
     drop(stuck);
 }
 
