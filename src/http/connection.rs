@@ -51,11 +51,11 @@ impl Connection {
         let mut patience = self.settings.head;
         loop {
             match self.serve(Deadline::after(patience)) {
-                Next::Request => {
+                Next::Request => patience = self.settings.idle,
+                Next::Linger => {
                     self.slot.wait_again(&self.wire.socket);
-                    patience = self.settings.idle;
+                    return self.wire.linger(self.settings.linger);
                 }
-                Next::Linger => return self.wire.linger(self.settings.linger),
                 Next::Close => return,
             }
         }
@@ -100,7 +100,10 @@ impl Connection {
             minor,
             is_last,
         };
-        match response.write(body.wire, exchange) {
+        let written = response.write(body.wire, exchange);
+        // What still comes of a request that was answered is of less use than a new one.
+        self.slot.wait_again(&body.wire.socket);
+        match written {
             Ok(()) if is_last || !body.skip(self.settings.linger) => Next::Linger,
             Ok(()) => Next::Request,
             Err(error) => {

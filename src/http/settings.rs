@@ -12,7 +12,8 @@ use super::refusal::{RefusalAnswer, RefusalBody};
 #[derive(Clone, Debug)]
 pub(crate) struct HttpSettings {
     /// Connections that are served at once. When there are more, the one that has waited longest for a whole
-    /// request head is closed; if none waits, the new one is refused with 503. Default 256.
+    /// request head, or to send the rest of a request that was answered, is closed; if none waits, the new one
+    /// is refused with 503. Default 256.
     pub(crate) connections: usize,
     /// From the first byte of a request until its whole head has come; then it is refused with 408. A new
     /// connection that sends nothing for this long is closed. Default 10 s.

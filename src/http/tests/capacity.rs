@@ -97,6 +97,45 @@ fn who_comes_while_all_are_busy_is_told_to_come_back() {
 }
 
 #[test]
+fn who_has_been_answered_gives_way() {
+    let settings = || HttpSettings {
+        connections: 2,
+        linger: NEVER,
+        ..patient()
+    };
+    let come = |server: &TestServer| {
+        [(); 2].map(|()| {
+            let mut newcomer = server.connect();
+            assert_eq!(newcomer.get("/").status, 200);
+            server.await_waiting(2);
+            newcomer
+        })
+    };
+    let (server, _) = TestServer::echo(settings());
+    // One is expected to send the rest of a body that it was refused for, and one to end after a wrong head.
+    let mut body = server.connect();
+    body.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2000000\r\n\r\nx");
+    assert_eq!(body.answer().status, 413);
+    let mut head = server.connect();
+    head.send("GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(head.answer().status, 400);
+    server.await_waiting(2);
+    let newcomers = come(&server);
+    body.ends();
+    head.ends();
+    drop((newcomers, server));
+    // And one the rest of a body that no handler has read.
+    let server = TestServer::start(settings(), |_| Response::empty(200));
+    let mut unread = server.connect();
+    unread.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nx");
+    assert_eq!(unread.answer().status, 200);
+    server.await_waiting(1);
+    let newcomers = come(&server);
+    unread.ends();
+    drop(newcomers);
+}
+
+#[test]
 fn two_hundred_connections_of_which_half_are_stuck() {
     let server = TestServer::start(patient(), |request| match request.path() {
         "/events" => Response::events(|stream| {
