@@ -11,7 +11,7 @@ use super::refusal::RefusalAnswer;
 /// Largest head that is read, in bytes.
 pub(super) const HEAD_LIMIT: usize = 16 * 1024;
 
-/// Headers that may occur once: with two, a proxy in front may have used the other.
+/// Headers that may occur once, and in ASCII: with two, a proxy in front may have used the other.
 const ONCE: [&str; 7] = [
     "authorization",
     "content-length",
@@ -55,9 +55,13 @@ impl Head {
             [b'/', ..] => parsed.target.is_ascii(),
             target => target == b"*" && parsed.method == "OPTIONS",
         };
-        let is_doubled = |name: &&str| parsed.values(name).nth(1).is_some();
+        // What is not text would be as good as absent for who asks for text.
+        let is_unclear = |name: &&str| {
+            let mut values = parsed.values(name);
+            values.next().is_some_and(|value| !value.is_ascii()) || values.next().is_some()
+        };
         let has_host = parsed.values("host").next().is_some();
-        if !is_target || ONCE.iter().any(is_doubled) || (is_current && !has_host) {
+        if !is_target || ONCE.iter().any(is_unclear) || (is_current && !has_host) {
             return Err(RefusalAnswer::BAD_REQUEST);
         }
         let framing = framing(&parsed)?;
@@ -152,7 +156,8 @@ impl<'c> Request<'c> {
     }
 
     /// Returns the value of the first header of this name, if it is text. A request with two of `Host`,
-    /// `Origin`, `Authorization`, `Content-Type` or `Expect` is refused before there is a handler.
+    /// `Origin`, `Authorization`, `Content-Type` or `Expect`, or with one that is not ASCII, is refused before
+    /// there is a handler.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.head.values(name).next()?).ok()
     }
@@ -288,6 +293,16 @@ mod tests {
         for name in ["Authorization", "Content-Type", "Host", "Origin", "hOsT"] {
             let twice = format!("{name}: a\r\n{name}: a\r\n");
             assert_eq!(judged("GET / HTTP/1.1", &twice), Err(400), "{name}");
+        }
+        for name in ["Authorization", "Content-Type", "Origin"] {
+            let head = [
+                b"GET / HTTP/1.1\r\nHost: h\r\n",
+                name.as_bytes(),
+                b": \xe4\r\n\r\n",
+            ]
+            .concat();
+            let refused = Head::parse(&head).map_err(|refusal| refusal.status);
+            assert_eq!(refused, Err(400), "{name} that is no text");
         }
         let twice = "Accept: a\r\nAccept: b\r\n";
         assert!(judged("GET / HTTP/1.1", twice).is_ok());
