@@ -38,6 +38,27 @@ fn a_call_is_answered_with_what_the_plugin_answers() {
 }
 
 #[test]
+fn params_are_no_deeper_than_any_decoder_goes() {
+    let api = Api::new("admin-rpc-deep");
+    let plugin = api.managed.running(api.managed.package("1", &[]));
+    let path = format!("/api/plugins/{plugin}/rpc");
+    let post = |levels: usize| {
+        let (begin, end) = ("[".repeat(levels), "]".repeat(levels));
+        let body = format!(r#"{{"method": "echo", "params": {{"a": {begin}{end}}}}}"#);
+        let headers = [("Content-Type", "application/json")];
+        api.send("POST", &path, &headers, body.as_bytes())
+    };
+    assert_eq!(post(125).status, 200);
+    for levels in [126, 500_000] {
+        let (kind, detail) = post(levels).problem(400);
+        assert_eq!(kind, "invalid_input");
+        assert!(detail.contains("126 deep"), "{detail}");
+    }
+    assert_eq!(post(1).status, 200, "the plugin is not there any more");
+    api.end();
+}
+
+#[test]
 fn failures_of_a_call_are_told_apart() {
     let api = Api::new("admin-rpc-failures");
     let managed = &api.managed;
