@@ -129,7 +129,7 @@ impl Call<'_, '_> {
     /// # Errors
     /// 503.
     pub(super) fn expect_client(&self) -> Result<(), Problem> {
-        if self.request.is_open() {
+        if self.request.is_awaited() {
             return Ok(());
         }
         let detail = "the server stops, or the client has gone; what was begun goes on";

@@ -133,9 +133,10 @@ impl AdminServer {
         self.api.access.set_allowed_origins(origins)
     }
 
-    /// Stops accepting, lets answers that have begun finish in the first half of the time, ends streams, and
-    /// cuts off what still waits for a client. Returns how many requests are left, which wait for an operation
-    /// on a plugin; the host's shutdown ends those.
+    /// Stops accepting, ends streams, and lets requests that have begun finish. Those that still wait for a plugin
+    /// after a quarter of the time are answered with 503, and after half of it whatever waits for a client is cut
+    /// off. Returns how many requests are left, which wait for an operation on a plugin; the host's shutdown ends
+    /// those.
     ///
     /// # Blocking
     /// Until all connections have ended, at most for the timeout.

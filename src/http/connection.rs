@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::thread::panic_text;
 
 /// What answers requests. It runs on the thread of the connection, so it may block, but should ask
-/// [`Request::is_open`] when it waits for long.
+/// [`Request::is_awaited`] when it waits for long.
 pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(&self, request: &mut Request<'_>) -> Response;
 }

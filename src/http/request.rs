@@ -195,10 +195,10 @@ impl<'c> Request<'c> {
         self.body.error()
     }
 
-    /// Whether there still is somebody to answer: the client has not gone, and the server does not stop. A
-    /// handler that waits long should ask once a second. Never blocks.
-    pub(crate) fn is_open(&self) -> bool {
-        self.body.wire.is_open()
+    /// Whether an answer is still of use: the client has not gone, and a server that stops has time for it. A
+    /// handler that waits long asks once a second. Never blocks.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.body.wire.is_awaited()
     }
 }
 

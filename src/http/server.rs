@@ -82,28 +82,36 @@ impl Server {
         self.slots.waiting()
     }
 
-    /// Stops the server: no connection is accepted, and none serves a further request. Responses that have
-    /// begun may be finished in the first half of the time; streams of events end, and then whatever still
-    /// waits for a client is cut off. Returns how many threads are left, which are handlers that wait for
-    /// something else.
+    /// Stops the server: no connection is accepted, none serves a further request, and streams of events end.
+    /// Requests that have begun may be finished: in the first quarter of the time with what their handlers wait
+    /// for, in the second [without it](super::Request::is_awaited). In the second half whatever waits for a client
+    /// is cut off. Returns how many threads are left, which are handlers that wait for something else.
     ///
     /// # Blocking
     /// Until all connections have ended, at most for the timeout.
     pub(crate) fn stop(&self, timeout: Duration) -> usize {
         let deadline = Deadline::after(timeout);
-        self.stop.begun.give();
-        if self.live.wait(Deadline::after(timeout / 2)) == 0 {
-            return 0;
+        let mut left = 0;
+        for (signal, until) in [
+            (&self.stop.begun, Deadline::after(timeout / 4)),
+            (&self.stop.late, Deadline::after(timeout / 2)),
+            (&self.stop.cut, deadline),
+        ] {
+            signal.give();
+            left = self.live.wait(until);
+            if left == 0 {
+                break;
+            }
         }
-        self.stop.cut.give();
-        self.live.wait(deadline)
+        left
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.begun.give();
-        self.stop.cut.give();
+        for signal in [&self.stop.begun, &self.stop.late, &self.stop.cut] {
+            signal.give();
+        }
     }
 }
 

@@ -26,6 +26,8 @@ const READ_AHEAD: usize = 8 * 1024;
 pub(super) struct Stop {
     /// No further request is read, and what has no end by itself ends.
     pub(super) begun: Signal,
+    /// Handlers that wait for something answer without it.
+    pub(super) late: Signal,
     /// Whatever still waits for a peer ends.
     pub(super) cut: Signal,
 }
@@ -34,6 +36,7 @@ impl Stop {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
             begun: Signal::new()?,
+            late: Signal::new()?,
             cut: Signal::new()?,
         })
     }
@@ -206,6 +209,11 @@ impl Wire {
     /// direction counts as gone. Never blocks.
     pub(super) fn is_open(&self) -> bool {
         !self.stop.begun.has_come() && !self.socket.has_ended()
+    }
+
+    /// The same, but a server that stops has the time for an answer that will soon be there.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.stop.late.has_come() && !self.socket.has_ended()
     }
 
     /// Ends writing, and discards what still comes until the peer ends too or the time is up. A connection

@@ -97,7 +97,7 @@ fn a_handler_sees_what_was_asked() {
             request.header("x-NAME"),
             request.header("absent"),
         );
-        assert!(request.is_open() && request.peer().ip().is_loopback());
+        assert!(request.is_awaited() && request.peer().ip().is_loopback());
         Response::bytes(200, "text/plain", body)
     });
     let mut client = server.connect();

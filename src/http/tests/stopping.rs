@@ -88,7 +88,7 @@ fn a_handler_that_waits_can_notice_the_stop() {
     let (begun, has_begun) = crossbeam_channel::bounded(1);
     let server = TestServer::start(patient(), move |request| {
         begun.send(()).unwrap();
-        wait_until("the stop", || !request.is_open());
+        wait_until("the stop", || !request.is_awaited());
         Response::empty(503)
     });
     let mut client = server.connect();

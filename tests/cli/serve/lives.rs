@@ -159,13 +159,13 @@ fn the_log_can_be_objects() {
     );
 }
 
-/// A plugin over stdio that is told its configuration, and agrees once a named pipe has been written to.
+/// A plugin over stdio that answers once the named pipe in a call's params has been written to.
 const PENSIVE: &str = r#"#!/usr/bin/env python3
 import json, os, sys
 print("pid", os.getpid(), flush=True)
 for line in sys.stdin:
     call = json.loads(line)
-    if call["method"] == "configure":
+    if "gate" in call.get("params", {}):
         print("thinking", flush=True)
         open(call["params"]["gate"]).readline()
     print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": {"ok": True}}), flush=True)
@@ -179,11 +179,10 @@ fn a_request_that_waits_for_a_plugin_is_answered_before_the_end() {
     let plugin = server.active(id);
     let gate = scratch.path("gate");
     make_pipe(&gate);
-    let body = json!({ "gate": gate }).to_string();
-    let path = format!("/api/plugins/{id}/configuration");
+    let body = json!({"method": "think", "params": {"gate": gate}});
+    let path = format!("/api/plugins/{id}/rpc");
     let answer = thread::scope(|scope| {
-        let asking =
-            scope.spawn(|| server.ask("PATCH", &path, "application/json", body.as_bytes()));
+        let asking = scope.spawn(|| server.json("POST", &path, &body));
         wait_until("the call to the plugin", || {
             server.log(id).iter().any(|line| line.contains("thinking"))
         });
@@ -195,7 +194,7 @@ fn a_request_that_waits_for_a_plugin_is_answered_before_the_end() {
         gate.write_all(b"go\n").unwrap();
         asking.join().unwrap()
     });
-    assert_eq!(answer, json!({ "gate": gate }));
+    assert_eq!(answer, json!({"ok": true}));
     assert_eq!(server.program.end().status.code(), Some(0));
 }
 
