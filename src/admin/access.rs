@@ -59,15 +59,16 @@ impl Access {
     /// # Errors
     /// 401, without a word about the token that came.
     pub(super) fn judge_token(&self, request: &Request<'_>) -> Result<(), Problem> {
-        let Some(value) = request.header("Authorization") else {
+        let bearer = request
+            .header("Authorization")
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, token)) = bearer else {
             return Err(Problem::unauthenticated(
                 "a token is needed, as `Authorization: Bearer …`",
             ));
         };
-        let token = value
-            .split_once(' ')
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map_or("", |(_, token)| token.trim());
+        let token = token.trim();
         let digest: [u8; 32] = Sha256::digest(token).into();
         if digest.ct_eq(&self.token).into() {
             Ok(())

@@ -8,15 +8,21 @@ use super::{Api, TOKEN};
 fn only_the_token_opens_the_api() {
     let api = Api::new("admin-token");
     for path in ["/api/plugins", "/api/no-such-path"] {
-        for headers in [
-            vec![],
-            vec![("Authorization", "Bearer another-token-of-nobodys")],
-            vec![("Authorization", TOKEN)],
-            vec![("Authorization", "Basic dGhlOnRva2Vu")],
-            vec![("Cookie", "storyden-session=1")],
+        let (other, none) = ("not the one of this server", "as `Authorization: Bearer …`");
+        for (headers, reason) in [
+            (vec![], none),
+            (
+                vec![("Authorization", "Bearer another-token-of-nobodys")],
+                other,
+            ),
+            (vec![("Authorization", TOKEN)], none),
+            (vec![("Authorization", "Basic dGhlOnRva2Vu")], none),
+            (vec![("Cookie", "storyden-session=1")], none),
         ] {
             let answer = api.send_without_token("GET", path, &headers, b"");
-            assert_eq!(answer.problem(401).0, "unauthenticated", "{headers:?}");
+            let (kind, detail) = answer.problem(401);
+            assert_eq!(kind, "unauthenticated", "{headers:?}");
+            assert!(detail.contains(reason), "{headers:?}: {detail}");
             assert_eq!(answer.header("WWW-Authenticate"), Some("Bearer"));
         }
     }
