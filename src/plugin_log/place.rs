@@ -55,8 +55,9 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self> {
         Self::parse(text).ok_or_else(|| {
             let text = Foreign::new(text);
-            let problem =
-                format!("not a place in a log, as `Follower::place` returns it: '{text}'");
+            let problem = format!(
+                "not a place in a log, such as d5k1vvc5o2dtjn9ct4bg-4096-00a1b2c3d4e5f607: '{text}'"
+            );
             Error::new(ErrorKind::InvalidInput, problem)
         })
     }
