@@ -1,5 +1,7 @@
 //! The error member of a JSON-RPC response.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -22,9 +24,16 @@ pub struct RpcError {
 }
 
 /// JSON of any kind, undecoded: it is read on a thread with a small stack, and may be nested deeply.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 struct ErrorData(Box<RawValue>);
+
+/// Without what it says, which may be secret.
+impl fmt::Debug for ErrorData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.get().len())
+    }
+}
 
 impl PartialEq for ErrorData {
     fn eq(&self, other: &Self) -> bool {
