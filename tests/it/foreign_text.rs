@@ -8,7 +8,6 @@ fn no_log_line_is_forged_steered_or_flooded_by_a_plugin() {
 }
 
 mod alone {
-    use parking_lot::Mutex;
     use plugin_runner::error::RpcError;
     use plugin_runner::protocol::Manifest;
     use plugin_runner::store::Record;
@@ -19,6 +18,7 @@ mod alone {
     use crate::support::frames::{CLOSE, FINAL, RawPeer, frame, text};
     use crate::support::host::{TestHost, active};
     use crate::support::http::Request;
+    use crate::support::log_lines::LogLines;
     use crate::support::plugin::{command, connectable, external, manifest, over_stdio, shell};
     use crate::support::{LONG, wait_until};
 
@@ -35,7 +35,7 @@ mod alone {
         hostile(1_000_000 / HOSTILE.len())
     }
 
-    static LINES: Lines = Lines(Mutex::new(Vec::new()));
+    static LINES: LogLines = LogLines::new();
 
     #[test]
     #[ignore = "takes the process's logger; run by another test, in a process of its own"]
@@ -59,7 +59,7 @@ mod alone {
         for part in [
             "(code 4000, evil",
             "without an id: evil",
-            "connected, 127",
+            "/rpc from 127",
             "evil",
             "giving up",
             "handler of panic panicked: evil",
@@ -181,22 +181,5 @@ mod alone {
         wait_until(part, || {
             LINES.0.lock().iter().any(|line| line.contains(part))
         });
-    }
-
-    /// A logger that keeps the crate's lines.
-    struct Lines(Mutex<Vec<String>>);
-
-    impl log::Log for Lines {
-        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-            metadata.target().starts_with("plugin_runner")
-        }
-
-        fn log(&self, record: &log::Record<'_>) {
-            if self.enabled(record.metadata()) {
-                self.0.lock().push(record.args().to_string());
-            }
-        }
-
-        fn flush(&self) {}
     }
 }

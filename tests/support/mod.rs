@@ -12,6 +12,7 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod lifeline;
 pub(crate) mod lock;
+pub(crate) mod log_lines;
 pub(crate) mod output;
 pub(crate) mod peer;
 pub(crate) mod plugin;

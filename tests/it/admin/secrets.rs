@@ -1,16 +1,16 @@
 //! Nobody sees the tokens, configurations or bodies: not in the log, and not in `Debug`.
 
 use log::LevelFilter;
-use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{Api, TOKEN};
 use crate::manager::configuration::configurable;
 use crate::support::LONG;
 use crate::support::alone::run_alone;
+use crate::support::log_lines::LogLines;
 use crate::support::peer::Peer;
 
-static LINES: Lines = Lines(Mutex::new(Vec::new()));
+static LINES: LogLines = LogLines::new();
 
 #[test]
 fn each_request_has_a_line_in_the_log_without_anything_secret() {
@@ -77,21 +77,4 @@ fn requests_that_are_logged() {
         let has_secret = secrets.iter().any(|secret| line.contains(secret));
         assert!(!has_secret, "{line}");
     }
-}
-
-/// A logger that keeps the crate's lines.
-struct Lines(Mutex<Vec<String>>);
-
-impl log::Log for Lines {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target().starts_with("plugin_runner")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
 }
