@@ -96,14 +96,7 @@ fn one_that_never_connects_runs_out_of_time_and_can_be_stopped() {
 
 #[test]
 fn a_stop_that_takes_too_long_goes_on() {
-    let host = TestHost::with("admin-slow-stop", |setup| {
-        setup.timeouts(|timeouts| {
-            timeouts
-                .stop(Duration::from_millis(100))
-                .stop_grace(Duration::from_millis(10))
-        });
-    });
-    let api = Api::of(Managed::of(host, settings()), AdminSettings::default());
+    let api = Api::with_short_stops("admin-slow-stop");
     let plugin = api.managed.running(api.managed.package("1", &[]));
     let loss = fault::lose(fault::SIGNALLING, plugin);
     let answer = api.set_active(plugin, &json!({"active": "inactive"}));

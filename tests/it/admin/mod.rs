@@ -2,14 +2,17 @@
 //!
 //! The shared parts are here: a server over a manager of the test's own, and requests to it.
 
+use std::time::Duration;
+
 use plugin_runner::InstallationId;
 use plugin_runner::admin::{AdminServer, AdminSettings};
 use plugin_runner::protocol::Manifest;
 use serde_json::{Value, json};
 
-use crate::manager::Managed;
+use crate::manager::{Managed, settings};
 use crate::support::LONG;
 pub(super) use crate::support::event_stream::Events;
+use crate::support::host::TestHost;
 
 // The token, and where a request may come from.
 mod access;
@@ -86,6 +89,18 @@ impl Api {
             managed,
             agent: agent.into(),
         }
+    }
+
+    /// A server over a host whose stops soon run out of time.
+    pub(super) fn with_short_stops(test: &'static str) -> Self {
+        let host = TestHost::with(test, |setup| {
+            setup.timeouts(|timeouts| {
+                timeouts
+                    .stop(Duration::from_millis(100))
+                    .stop_grace(Duration::from_millis(10))
+            });
+        });
+        Self::of(Managed::of(host, settings()), AdminSettings::default())
     }
 
     pub(super) fn url(&self, path: &str) -> String {

@@ -1,7 +1,6 @@
 //! Listing, showing, adding and removing plugins.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use plugin_runner::admin::AdminSettings;
 use plugin_runner::protocol::{Manifest, Transport};
@@ -11,7 +10,6 @@ use serde_json::{Value, json};
 use super::{Api, expected};
 use crate::manager::store::FailingStore;
 use crate::manager::{Managed, settings};
-use crate::support::host::TestHost;
 use crate::support::plugin::manifest;
 
 /// The id in an answer.
@@ -274,14 +272,7 @@ fn a_package_is_fetched_from_a_url() {
 
 #[test]
 fn a_plugin_that_cannot_be_stopped_is_not_removed() {
-    let host = TestHost::with("admin-stuck", |setup| {
-        setup.timeouts(|timeouts| {
-            timeouts
-                .stop(Duration::from_millis(100))
-                .stop_grace(Duration::from_millis(10))
-        });
-    });
-    let api = Api::of(Managed::of(host, settings()), AdminSettings::default());
+    let api = Api::with_short_stops("admin-stuck");
     let plugin = api.managed.running(api.managed.package("1", &[]));
     let loss = fault::lose(fault::SIGNALLING, plugin);
     let path = format!("/api/plugins/{plugin}");

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use plugin_runner::manager::{Installation, PackageSource, UpdateReport};
 use plugin_runner::protocol::{Manifest, Transport};
 use plugin_runner::store::Store;
-use plugin_runner::{Error, InstallationId, Manager, ManagerSettings, Session};
+use plugin_runner::{Error, InstallationId, Manager, ManagerSettings, Session, fault};
 use serde_json::json;
 
 use crate::support::host::{Setup, TestHost};
@@ -216,6 +216,39 @@ impl Managed {
     pub(super) fn write_own_file(&self, id: InstallationId, path: &str, text: &str) {
         let params = json!({"path": path, "text": text});
         call(&self.session(id), "write", &params).unwrap();
+    }
+
+    /// Stops or removes the plugin while `run` tries another version of it, which hangs: at this point, or once
+    /// its process is there. Returns what came of that.
+    fn ended_during<T: Send>(
+        &self,
+        id: InstallationId,
+        point: Option<&'static str>,
+        removes: bool,
+        run: impl FnOnce() -> T + Send,
+    ) -> T {
+        let hold = point.map(|point| fault::hold(point, id));
+        std::thread::scope(|scope| {
+            let run = scope.spawn(run);
+            match &hold {
+                Some(hold) => assert!(hold.reached(LONG), "it did not come so far"),
+                None => drop(self.host.lifelines.next()),
+            }
+            let ending = scope.spawn(|| {
+                if removes {
+                    self.remove(id).map(drop)
+                } else {
+                    self.deactivate(id, LONG).map(drop)
+                }
+            });
+            if let Some(hold) = hold {
+                // Known to what runs when it goes on.
+                std::thread::yield_now();
+                hold.release();
+            }
+            ending.join().unwrap().unwrap();
+            run.join().unwrap()
+        })
     }
 
     fn lock(&self, id: InstallationId) -> Lock {

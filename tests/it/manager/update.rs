@@ -384,31 +384,9 @@ fn a_stop_or_a_removal_ends_the_start_of_a_new_version() {
             let id = managed.running(managed.package("1", &["alone"]));
             drop(managed.host.lifelines.next());
             let mut events = managed.host.events();
-            let hold = point.map(|point| fault::hold(point, id));
-            thread::scope(|scope| {
-                let update = scope.spawn(|| {
-                    let package = managed.package("2", &["alone", "hang-at", "start"]);
-                    managed.update(id, package)
-                });
-                match &hold {
-                    Some(hold) => assert!(hold.reached(LONG), "it did not come so far"),
-                    None => drop(managed.host.lifelines.next()),
-                }
-                let ending = scope.spawn(|| {
-                    if removes {
-                        managed.remove(id).map(drop)
-                    } else {
-                        managed.deactivate(id, LONG).map(drop)
-                    }
-                });
-                if let Some(hold) = hold {
-                    // Known to the update when it goes on.
-                    thread::yield_now();
-                    hold.release();
-                }
-                ending.join().unwrap().unwrap();
-                failed(ErrorKind::RolledBack, update.join().unwrap());
-            });
+            let package = managed.package("2", &["alone", "hang-at", "start"]);
+            let updated = managed.ended_during(id, point, removes, || managed.update(id, package));
+            failed(ErrorKind::RolledBack, updated);
             if removes {
                 managed.expect_nothing_at_all();
             } else {

@@ -304,28 +304,8 @@ fn a_stop_or_a_removal_ends_the_start_of_the_version_before() {
             let managed = Managed::with("end-back", settings);
             let id = running_after(&managed, &["alone", "hang-at", "start"]);
             drop(managed.host.lifelines.next());
-            let hold = point.map(|point| fault::hold(point, id));
-            thread::scope(|scope| {
-                let back = scope.spawn(|| managed.rollback(id, None));
-                match &hold {
-                    Some(hold) => assert!(hold.reached(LONG), "it did not come so far"),
-                    None => drop(managed.host.lifelines.next()),
-                }
-                let ending = scope.spawn(|| {
-                    if removes {
-                        managed.remove(id).map(drop)
-                    } else {
-                        managed.deactivate(id, LONG).map(drop)
-                    }
-                });
-                if let Some(hold) = hold {
-                    // Known to the rollback when it goes on.
-                    thread::yield_now();
-                    hold.release();
-                }
-                ending.join().unwrap().unwrap();
-                failed(ErrorKind::RolledBack, back.join().unwrap());
-            });
+            let back = managed.ended_during(id, point, removes, || managed.rollback(id, None));
+            failed(ErrorKind::RolledBack, back);
             if removes {
                 managed.expect_nothing_at_all();
                 continue;
