@@ -337,8 +337,13 @@ fn judge(head: &[u8]) -> Result<Judged, u16> {
         "transfer-encoding",
         "expect",
     ];
-    let is_doubled = once.iter().any(|name| all(name).len() > 1);
-    if !is_path || !target.is_ascii() || is_doubled || (minor == 1 && all("host").is_empty()) {
+    let is_unclear = |name: &&str| {
+        let values = all(name);
+        // A replacement character is none either.
+        values.len() > 1 || values.iter().any(|value| !value.is_ascii())
+    };
+    let is_unclear = once.iter().any(is_unclear);
+    if !is_path || !target.is_ascii() || is_unclear || (minor == 1 && all("host").is_empty()) {
         return Err(400);
     }
     let lengths = all("content-length");
