@@ -28,8 +28,9 @@ use crate::line_splitter::LineSplitter;
 /// Bytes that are read at once, and held until they are returned.
 const READ_SIZE: usize = 16 * 1024;
 
-/// Our writer cuts lines far below this; a file that came from elsewhere may hold anything.
-const MAX_LINE: usize = 16 * 1024 * 1024;
+/// Lines that are longer than this are cut, unless the log may have longer ones. Our writer has cut them already;
+/// what the plugin wrote into the file itself may hold anything.
+const MAX_LINE: usize = 64 * 1024;
 
 /// Follows the log of one installation, across rotation, unloading and loading, without losing a line.
 ///
@@ -76,6 +77,8 @@ pub struct Follower {
     /// were read.
     unsplit: Range<usize>,
     splitter: LineSplitter,
+    /// The line that has been begun has been split off in part.
+    is_cut: bool,
     /// What was split already: the pieces of one line.
     lines: VecDeque<SplitLine>,
     gap: Option<Followed>,
@@ -88,6 +91,8 @@ struct SplitLine {
     bytes: Vec<u8>,
     /// The position behind the whole line; `None` after another piece of it.
     end: Option<u64>,
+    /// Another piece of the line is before it.
+    is_cut: bool,
 }
 
 /// What a follower found next.
@@ -95,7 +100,8 @@ struct SplitLine {
 #[non_exhaustive]
 pub enum Followed {
     /// A whole line, without its end. Bytes that are not UTF-8 are replaced by `U+FFFD`. Lines
-    /// over 16 MiB, which the host never writes, come in pieces that end in [`CONTINUES`](super::CONTINUES).
+    /// over [`LogSettings::max_line`](super::LogSettings::max_line) and 64 KiB, which the host does not write,
+    /// come in pieces, all but the last of which end in [`CONTINUES`](super::CONTINUES).
     Line(String),
     /// Lines were deleted before they could be read: the follower is slower than what is kept, or the place that
     /// [`Follower::after`] was given is gone.
@@ -123,6 +129,10 @@ impl fmt::Display for Followed {
     }
 }
 
+fn splitter(log: &PluginLog) -> LineSplitter {
+    LineSplitter::new(log.settings().max_line.max(MAX_LINE))
+}
+
 struct OpenFile {
     file: Arc<LogFile>,
     position: u64,
@@ -138,12 +148,13 @@ impl Follower {
                 check: None,
             },
             at,
+            splitter: splitter(&log),
             log,
             reading: None,
             generation: 0,
             buffer: vec![0; READ_SIZE],
             unsplit: 0..0,
-            splitter: LineSplitter::new(MAX_LINE),
+            is_cut: false,
             lines: VecDeque::new(),
             gap: None,
         }
@@ -156,7 +167,7 @@ impl Follower {
     ///
     /// It names the same place after rotations and restarts of the host, and in a copy of the data directory,
     /// such as one from a backup. Nothing else should be read in it; only the log can tell which of two places
-    /// comes first. Behind a piece of a line over 16 MiB it is where that line begins.
+    /// comes first. Behind a piece of a [line that is cut](Followed::Line) it is where that line begins.
     ///
     /// With [`enabled`](super::LogSettings::enabled) off there are no places to come back to.
     pub fn place(&self) -> String {
@@ -187,7 +198,7 @@ impl Follower {
     ///
     /// # Blocking
     /// Until there is one, at most for `timeout`; zero does not wait. A write to the log and a removal of the
-    /// installation wake it. Beyond that it only reads what is there already: a line, of at most 16 MiB.
+    /// installation wake it. Beyond that it only reads what is there already: one line, or a piece of it.
     ///
     /// # Errors
     /// - [`Error::Timeout`] with [`Phase::Log`]: nothing came. Call again to go on.
@@ -286,7 +297,9 @@ impl Follower {
         }
         let line = self.lines.pop_front()?;
         if let Some(position) = line.end {
-            self.place = self.place_at(position, Some(checksum(&line.bytes)));
+            // Of a piece it would not be that of the line.
+            let check = (!line.is_cut).then(|| checksum(&line.bytes));
+            self.place = self.place_at(position, check);
         }
         Some(text(line.bytes))
     }
@@ -296,15 +309,18 @@ impl Follower {
         let unsplit = &self.buffer[self.unsplit.clone()];
         let end = memchr::memchr(b'\n', unsplit).map(|end| end + 1);
         let length = end.unwrap_or(unsplit.len());
-        let lines = &mut self.lines;
+        let (lines, is_cut) = (&mut self.lines, &mut self.is_cut);
         self.splitter.push(&unsplit[..length], |bytes| {
             lines.push_back(SplitLine {
                 bytes: bytes.to_vec(),
                 end: None,
+                // All but the first of a line.
+                is_cut: std::mem::replace(is_cut, true),
             });
         });
         self.unsplit.start += length;
         if end.is_some() {
+            self.is_cut = false;
             let behind = self.place_here().position - self.unsplit.len() as u64;
             if let Some(line) = self.lines.back_mut() {
                 line.end = Some(behind);
@@ -315,9 +331,10 @@ impl Follower {
     /// Ends the line that has been begun, if any. Behind it is this position.
     fn end_line(&mut self, end: Option<u64>) {
         let lines = &mut self.lines;
+        let is_cut = std::mem::take(&mut self.is_cut);
         self.splitter.finish(|bytes| {
             let bytes = bytes.to_vec();
-            lines.push_back(SplitLine { bytes, end });
+            lines.push_back(SplitLine { bytes, end, is_cut });
         });
     }
 

@@ -3,9 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Followed, Follower, MAX_LINE, OpenFile};
+use super::{Followed, Follower, OpenFile, splitter};
 use crate::error::Result;
-use crate::line_splitter::LineSplitter;
 use crate::plugin_log::file::LogFile;
 use crate::plugin_log::place::{CHECKED, Place, checksum};
 use crate::plugin_log::rotate::FilePosition;
@@ -144,7 +143,8 @@ impl Follower {
         self.at = at;
         self.reading = None;
         self.unsplit = 0..0;
-        self.splitter = LineSplitter::new(MAX_LINE);
+        self.splitter = splitter(&self.log);
+        self.is_cut = false;
         self.lines.clear();
         self.gap = None;
     }

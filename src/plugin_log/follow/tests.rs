@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use super::super::CONTINUES;
 use super::super::file::CURRENT;
 use super::super::line::LogStream;
 use super::super::scratch::{Scratch, names};
@@ -281,11 +282,45 @@ fn long_lines_and_bytes_that_are_not_text_come_whole() {
     let scratch = Scratch::new("odd");
     let long = "x".repeat(1024 * 1024);
     fs::write(scratch.path().join(CURRENT), format!("{long}\n")).unwrap();
-    let log = open(scratch.path(), LogSettings::default());
+    let log = open(scratch.path(), LogSettings::default().max_line(1024 * 1024));
     log.write_line(LogStream::Stdout, b"a\xffb");
     let mut follower = log.follow();
     assert_eq!(line(&mut follower), long);
     assert_eq!(line(&mut follower), "a\u{fffd}b");
+}
+
+#[test]
+fn longer_lines_than_the_log_has_come_in_pieces() {
+    let scratch = Scratch::new("vast");
+    let current = scratch.path().join(CURRENT);
+    // A plugin wrote it into the file itself. Its last piece is shorter than what the checksum of a line is of.
+    let (first, second) = ("x".repeat(MAX_LINE - CONTINUES.len()), "y".repeat(20));
+    fs::write(&current, format!("{first}{first}{second}\nnext\n")).unwrap();
+    let log = open(scratch.path(), LogSettings::default().max_line(1000));
+    let mut follower = log.follow();
+    let beginning = follower.place();
+    let piece = format!("{first}{CONTINUES}");
+    for _ in 0..2 {
+        assert!(line(&mut follower) == piece, "another piece");
+        assert_eq!(follower.place(), beginning, "within the line");
+    }
+    assert_eq!(line(&mut follower), second);
+    let behind = follower.place();
+    assert_eq!(line(&mut follower), "next");
+    let mut resumed = log.follow().after(&behind).unwrap();
+    assert_eq!(line(&mut resumed), "next");
+    assert_eq!(resumed.place(), follower.place());
+    let mut resumed = log.follow().after(&resumed.place()).unwrap();
+    nothing(&mut resumed);
+    // One without end takes no more memory than that.
+    fs::write(&current, vec![0xff; 8 * 1024 * 1024]).unwrap();
+    let mut follower = log.follow();
+    for _ in 0..100 {
+        assert_eq!(
+            line(&mut follower).len(),
+            3 * (MAX_LINE - CONTINUES.len()) + CONTINUES.len()
+        );
+    }
 }
 
 #[test]
