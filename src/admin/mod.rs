@@ -26,6 +26,7 @@ mod versions;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 pub use settings::AdminSettings;
@@ -82,6 +83,8 @@ pub struct AdminServer {
 struct Api {
     manager: Manager,
     access: Access,
+    /// Whether it was logged that the server is not ready, and not yet that it is again.
+    is_failing: AtomicBool,
 }
 
 impl AdminServer {
@@ -107,7 +110,11 @@ impl AdminServer {
         };
         let threads = manager.host().threads().clone();
         let access = Access::new(token, settings)?;
-        let api = Arc::new(Api { manager, access });
+        let api = Arc::new(Api {
+            manager,
+            access,
+            is_failing: AtomicBool::new(false),
+        });
         let served = api.clone();
         let server = Server::start(address, http, threads, move |request: &mut Request<'_>| {
             served.answer(request)

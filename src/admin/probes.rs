@@ -1,5 +1,6 @@
 //! Whether the server lives, and whether it is ready: for supervisors, which have no token and are told one word.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::call::Call;
@@ -22,11 +23,22 @@ pub(super) fn readiness(call: &mut Call<'_, '_>) -> Response {
     let (status, word) = match manager.check(LIMIT) {
         Err(Error::ShutDown) => (503, "stopping\n"),
         Err(error) => {
-            log::warn!("not ready: {error}");
+            // Once, since those who ask need no token, and may ask at any rate.
+            if !call.api.is_failing.swap(true, Ordering::Relaxed) {
+                log::warn!("not ready: {error}");
+            }
             (503, "failing\n")
         }
-        Ok(()) if !manager.is_booted() => (503, "starting\n"),
-        Ok(()) => (200, "ready\n"),
+        Ok(()) => {
+            if call.api.is_failing.swap(false, Ordering::Relaxed) {
+                log::info!("ready again");
+            }
+            if manager.is_booted() {
+                (200, "ready\n")
+            } else {
+                (503, "starting\n")
+            }
+        }
     };
     Response::bytes(status, MEDIA_TYPE, word).header("Cache-Control", "no-store")
 }

@@ -10,8 +10,8 @@ use rustix::process::{Signal, kill_process};
 
 use super::{FREE, Server, command, install};
 use crate::program::{ANSWERING, Program, Scratch, apart, text};
-use crate::support::LONG;
 use crate::support::alone::children;
+use crate::support::{LONG, wait_until};
 
 const UNIT: &str = include_str!("../../../src/cli/serve/systemd/plugin-runner.service");
 
@@ -173,6 +173,10 @@ fn the_watchdog_is_fed_only_while_the_store_can_be_written() {
     server
         .program
         .error_with("the watchdog is not fed: writing to the store timed out");
+    // Supervisors are told each time, and the log once: they need no token.
+    for _ in 0..3 {
+        assert_eq!(server.get("/readyz", &[]), (503, "failing\n".to_owned()));
+    }
     // What was sent before that.
     server.program.signal(Signal::HUP);
     notified.until("READY=1");
@@ -186,7 +190,12 @@ fn the_watchdog_is_fed_only_while_the_store_can_be_written() {
     assert!(locking.wait().unwrap().success());
     server.program.error_with("the watchdog is fed again");
     assert_eq!(notified.next(), "WATCHDOG=1\n");
-    server.program.stop();
+    wait_until("the server to be ready", || {
+        server.get("/readyz", &[]) == (200, "ready\n".to_owned())
+    });
+    let said = server.program.stop();
+    assert_eq!(said.matches("not ready: ").count(), 1, "{said}");
+    assert_eq!(said.matches("ready again").count(), 1, "{said}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! protocol is systemd's `sd_notify`: datagrams to a socket that a variable names. Where there is none, nothing is
 //! told.
 //!
-//! The variables stay in this process's environment, since taking them out is not safe while threads run. Neither
-//! a plugin nor the keeper inherits them: what those get is listed name by name.
+//! The variables stay in this process's environment, since taking them out is not safe while threads run. No plugin
+//! inherits them: what it gets is listed name by name. The keeper does, and has no use for them.
 
 // The crate `sd-notify` takes the variables out with `unsafe` and sends without a limit of time; what is left of
 // it is in the standard library.
