@@ -77,7 +77,13 @@ impl Service {
         let data = &settings.data;
         let store = open_store(data).map_err(|error| error.about(named("data")))?;
         let (token, token_place) = match &settings.admin_token {
-            Some(token) => (token.clone(), configuration.token_place()),
+            Some(token) => {
+                let place = match &settings.admin_token_file {
+                    Some(file) => file.display().to_string(),
+                    None => format!("the variable {}", named("admin_token")),
+                };
+                (token.clone(), place)
+            }
             None => generated_token(store.dir())?,
         };
         let data = store.dir().to_owned();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use plugin_runner::{Error, RuntimeProvider};
 
-use super::reader::{Configuration, Effective, Origin};
+use super::reader::{Configuration, Origin};
 use super::{Setting, Settings};
 use crate::cli::serve::service::{admin_settings, manager_settings};
 use crate::cli::serve::token;
@@ -127,19 +127,6 @@ impl Configuration {
         match known {
             Some((_, ours)) => format!("{}: {problem}", self.named(ours)),
             None => error.to_string(),
-        }
-    }
-
-    /// Returns where the token is that was given.
-    pub(crate) fn token_place(&self) -> String {
-        let is_given = |effective: &&Effective| effective.value.is_some();
-        let of_name = |name| {
-            let mut found = self.effective.iter().filter(is_given);
-            found.find(|effective| effective.setting.name == name)
-        };
-        match of_name("admin_token_file") {
-            Some(file) => file.value.clone().unwrap_or_default(),
-            None => format!("the variable {}", self.named("admin_token")),
         }
     }
 
