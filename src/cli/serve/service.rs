@@ -157,9 +157,7 @@ impl Service {
                 return None;
             }
         };
-        for (id, error) in &report.failed {
-            log::error!("plugin {} did not start: {error}", self.name(*id));
-        }
+        // The manager has said why others did not come up.
         for (ids, what) in [
             (&report.active, "running"),
             (&report.starting, "still starting"),

@@ -114,7 +114,7 @@ fn plugins_that_fail_keep_nothing_else_from_running() {
     let id = install(&scratch, "data", "hello", ANSWERING);
     let server = Server::start(&scratch, "--max-restart-attempts 0");
     server.active(id);
-    let failed = server.program.error_with("did not start");
+    let failed = server.program.error_with("did not come up");
     assert!(
         failed.contains(&format!("plugin failing ({failing})")),
         "{failed}"
