@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use plugin_runner::text::escape;
 
 use super::file::ConfigFile;
-use super::values::Value;
+use super::values::{Value, user_info};
 use super::{CONFIG_FLAG, CONFIG_VARIABLE, Setting, Settings, TABLE, check};
 
 /// How similar a name must be to be suggested, from 0 to 1.
@@ -170,7 +170,11 @@ impl Reader<'_> {
                 if setting.is_secret {
                     return problem;
                 }
-                format!("{:.SHOWN$?}: {problem}", escape(&text))
+                let mut shown = text;
+                if let Some(user_info) = user_info(&shown) {
+                    shown.replace_range(user_info, "…");
+                }
+                format!("{:.SHOWN$?}: {problem}", escape(&shown))
             }),
             Err(problem) => Err(problem),
         };

@@ -258,6 +258,21 @@ fn settings_that_do_not_go_together_are_named() {
         ),
         (&[("public_url", "http://")], &[], "--public-url"),
         (
+            &[("public_url", "wss://ann:word@a.example/x@y")],
+            &[],
+            "--public-url: \"wss://…@a.example/x@y\": leave out the user name",
+        ),
+        (
+            &[("public_url", "ann:word@a.example")],
+            &[],
+            "--public-url: \"…@a.example\": leave out the user name",
+        ),
+        (
+            &[("sprites_api_url", "https://ann:word@a.example")],
+            &[],
+            "\"https://…@a.example\": leave out the user name",
+        ),
+        (
             &[("allow_host", "a.example:80")],
             &[],
             "--allow-host: \"a.example:80\" is no host name",

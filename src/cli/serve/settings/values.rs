@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -123,7 +124,22 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
 }
 
+/// Returns where the user name and the password of a URL stand, which are no part of what is shown.
+pub(super) fn user_info(url: &str) -> Option<Range<usize>> {
+    let start = url.find("://").map_or(0, |colon| colon + 3);
+    let authority = url[start..].split(['/', '?', '#']).next()?;
+    let end = start + authority.rfind('@')?;
+    Some(start..end)
+}
+
+fn refuse_user_info(url: &str) -> Result<(), String> {
+    user_info(url).map_or(Ok(()), |_| {
+        Err("leave out the user name and the password, which would not be used".to_owned())
+    })
+}
+
 pub(super) fn public_url(text: &str) -> Result<String, String> {
+    refuse_user_info(text)?;
     // Any token will do: it is the URL that is being checked.
     let checked = ExternalToken::generate()
         .map_err(|error| error.to_string())?
@@ -137,6 +153,7 @@ pub(super) fn public_url(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn sprites_url(text: &str) -> Result<String, String> {
+    refuse_user_info(text)?;
     if text.starts_with("https://") || text.starts_with("http://") {
         Ok(text.to_owned())
     } else {
