@@ -147,8 +147,18 @@ impl Socket {
         self.receive(buffer, RecvFlags::DONTWAIT)
     }
 
+    /// Whether the peer has ended its writing direction, or the connection is broken, whatever lies unread. Never
+    /// blocks.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut descriptors = [PollFd::new(self, PollFlags::RDHUP)];
+        let at_once = Deadline::after(Duration::ZERO);
+        poll::wait(&mut descriptors, Some(at_once)).unwrap_or(false)
+    }
+
     /// Whether the peer has ended its writing direction, or the connection is broken, and nothing lies unread.
     /// Never blocks.
+    #[cfg(not(target_os = "linux"))]
     pub(crate) fn has_ended(&self) -> bool {
         match self.receive(&mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok(count) => count == 0,

@@ -120,12 +120,16 @@ fn a_client_that_goes_is_noticed_without_sending() {
             closed.send(()).unwrap();
         })
     });
-    let mut client = server.connect();
-    client.send(GET);
-    client.head();
-    drop(client);
-    noticed.recv_timeout(LONG).unwrap();
-    wait_until("its thread has ended", || server.threads() == 1);
+    // The second one has sent another request already, which lies unread.
+    for behind in ["", if cfg!(target_os = "linux") { GET } else { "" }] {
+        let mut client = server.connect();
+        client.send(GET);
+        client.head();
+        client.send(behind);
+        drop(client);
+        noticed.recv_timeout(LONG).unwrap();
+        wait_until("its thread has ended", || server.threads() == 1);
+    }
 }
 
 #[test]
