@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -56,6 +57,7 @@ impl Server {
             threads: threads.clone(),
             handler: Arc::new(handler),
             live: live.clone(),
+            lacks_threads: AtomicBool::new(false),
         };
         let counted = Counted::new(&live);
         threads.spawn("http-accept", ACCEPT_STACK, move || {
@@ -172,6 +174,8 @@ struct Acceptor {
     threads: Threads,
     handler: Arc<dyn Handler>,
     live: Arc<Live>,
+    /// Whether it was logged that there is no thread for a connection.
+    lacks_threads: AtomicBool,
 }
 
 impl Acceptor {
@@ -189,13 +193,11 @@ impl Acceptor {
         let socket = Arc::new(Socket::from(stream));
         let Some(slot) = self.slots.take(&socket) else {
             log::debug!("connection from {peer} refused: too many connections");
-            let answer = RefusalAnswer::TOO_MANY_CONNECTIONS;
-            let answer = answer.to_bytes_with(&(self.settings.refusal_body)(answer));
-            refuse(&socket, &answer, Deadline::after(Duration::ZERO));
+            self.refuse(&socket);
             return;
         };
         let connection = Connection {
-            wire: Wire::new(socket, self.stop.clone(), self.settings.write),
+            wire: Wire::new(socket.clone(), self.stop.clone(), self.settings.write),
             slot,
             peer,
             settings: self.settings.clone(),
@@ -206,8 +208,22 @@ impl Acceptor {
             let _counted = counted;
             connection.run();
         });
-        if let Err(error) = started {
-            log::warn!("connection from {peer} dropped: {error}");
+        match started {
+            Ok(()) => self.lacks_threads.store(false, Ordering::Relaxed),
+            Err(error) => {
+                // Once, since a client may come again at any rate.
+                if !self.lacks_threads.swap(true, Ordering::Relaxed) {
+                    log::warn!("no connection can be served: {error}");
+                }
+                self.refuse(&socket);
+            }
         }
+    }
+
+    /// Tells a client to come back, as far as it can be told at once.
+    fn refuse(&self, socket: &Socket) {
+        let answer = RefusalAnswer::TOO_MANY_CONNECTIONS;
+        let answer = answer.to_bytes_with(&(self.settings.refusal_body)(answer));
+        refuse(socket, &answer, Deadline::after(Duration::ZERO));
     }
 }

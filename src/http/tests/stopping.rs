@@ -118,13 +118,17 @@ fn an_address_that_is_none_or_in_use_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn a_connection_for_which_there_is_no_thread_ends() {
+fn a_connection_for_which_there_is_no_thread_is_told_to_come_back() {
     let threads = Threads::with_limit(1);
     let handler = |_: &mut Request<'_>| Response::empty(200);
     let server = Server::start("127.0.0.1:0", patient(), threads.clone(), handler).unwrap();
     let stream = TcpStream::connect(server.address()).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
-    Client(stream).ends();
+    let mut client = Client(stream);
+    let answer = client.answer();
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.header("Retry-After"), Some("1"));
+    client.ends();
     assert_eq!(server.stop(LONG), 0);
     assert_eq!(threads.join_all(Deadline::after(LONG)), 0);
 }
