@@ -13,7 +13,7 @@ use crate::id::InstallationId;
 use crate::manager::Manager;
 use crate::plugin_log::Followed;
 use crate::session::{self, RunEnd};
-use crate::state::PluginMode;
+use crate::state::{PluginMode, ReportedState};
 use crate::text;
 
 /// How many lines of a log are its last words, and how many bytes of each are shown: as many as of the output in
@@ -54,8 +54,18 @@ impl<'a> From<&'a RunEnd> for ShownRun<'a> {
 pub(super) fn restart(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
     let id = call.id()?;
     let manager = call.manager();
-    let restarted = manager.restart(id, manager.settings().activate_timeout)?;
-    json(200, &Plugin::new(&restarted))
+    let installation = manager.get(id)?;
+    let state = installation.reported_state();
+    if installation.record().mode() == PluginMode::External && state != ReportedState::Active {
+        let message = Some("it is run elsewhere, and connects again by itself".into());
+        return Err(Error::State { state, message }.into());
+    }
+    let timeout = manager.settings().activate_timeout;
+    let session = manager.begin_restart(id, timeout)?;
+    call.wait(timeout, |part| {
+        session.wait_for(ReportedState::Active, part)
+    })?;
+    json(200, &Plugin::new(&manager.get(id)?))
 }
 
 pub(super) fn history(call: &mut Call<'_, '_>) -> Result<Response, Problem> {

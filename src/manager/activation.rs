@@ -90,6 +90,12 @@ impl Manager {
         self.get(id)
     }
 
+    /// Begins a [`restart`](Self::restart): stops the plugin and requests its start.
+    #[cfg(feature = "admin")]
+    pub(crate) fn begin_restart(&self, id: InstallationId, timeout: Duration) -> Result<Session> {
+        self.inner.restart(id, Deadline::after(timeout))
+    }
+
     /// Stops a plugin, which then is not started at a [`boot`](Self::boot) either, and waits until all of its
     /// processes have ended.
     ///

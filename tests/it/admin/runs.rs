@@ -27,6 +27,12 @@ fn a_plugin_is_started_again() {
     let unknown = "d5k1vvc5o2dtjn9ct4bg";
     assert_eq!(post(&unknown).problem(404).0, "not_installed");
 
+    // One that is run elsewhere and not connected: it could take for ever.
+    let (away, _token) = managed.install_external(manifest("outside")).unwrap();
+    let (kind, detail) = post(&away.id()).problem(409);
+    assert_eq!(kind, "not_ready");
+    assert!(detail.contains("connects again by itself"), "{detail}");
+
     // One that fails each time: its own words are in the answer.
     let failing = managed.package("1", &["exit-at", "start", "3"]);
     let failing = managed.installed(failing);
@@ -37,6 +43,24 @@ fn a_plugin_is_started_again() {
     let (kind, detail) = post(&failing).problem(502);
     assert_eq!(kind, "plugin_failed");
     assert!(detail.contains("exit status 3"), "{detail}");
+    api.end();
+}
+
+#[test]
+fn a_restart_that_waits_is_answered_when_the_server_stops() {
+    let api = Api::new("admin-restart-stop");
+    let managed = &api.managed;
+    let plugin = managed.installed(managed.package("1", &["hang-at", "start"]));
+    managed.request_activation(plugin).unwrap();
+    let path = format!("/api/plugins/{plugin}/restart");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| api.send("POST", &path, &[], b""));
+        wait_until("the plugin to be started again", || {
+            managed.session(plugin).restart_history().len() == 1
+        });
+        assert_eq!(api.server.stop(LONG), 0);
+        assert_eq!(waiting.join().unwrap().problem(503).0, "shut_down");
+    });
     api.end();
 }
 
