@@ -94,7 +94,7 @@ impl Access {
                     421,
                     "misdirected",
                     format!(
-                        "this server is not called {:?} as far as it knows; allow the name with `allow_hosts`",
+                        "this server is not called {:?} as far as it knows; add that to its allowed hosts",
                         crate::text::Foreign::new(name)
                     ),
                 ));
@@ -115,7 +115,7 @@ impl Access {
                 403,
                 "origin_not_allowed",
                 format!(
-                    "pages of {:?} may not use this server; allow the origin with `allow_origins`",
+                    "pages of {:?} may not use this server; add that to its allowed origins",
                     crate::text::Foreign::new(origin)
                 ),
             ))

@@ -1,9 +1,10 @@
 //! Operations on installations: listing and showing them, adding and removing one, whether it is wanted, and
 //! manifest and token of an external one.
 
-use serde::{Deserialize, Serialize};
-use serde_json::json as object;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Value, json as object};
 
 use super::call::{Call, json};
 use super::installation::Plugin;
@@ -90,7 +91,15 @@ pub(super) fn remove(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
+    #[serde(deserialize_with = "wanted")]
     active: ActiveState,
+}
+
+/// Says what is accepted, since `true` and `false` are what most people try first.
+fn wanted<'de, D: Deserializer<'de>>(from: D) -> Result<ActiveState, D::Error> {
+    let text = Value::deserialize(from)?;
+    let state = text.as_str().and_then(|text| text.parse().ok());
+    state.ok_or_else(|| D::Error::custom("`active` must be \"active\" or \"inactive\""))
 }
 
 pub(super) fn set_active_state(call: &mut Call<'_, '_>) -> Result<Response, Problem> {

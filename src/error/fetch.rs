@@ -40,7 +40,7 @@ pub(crate) enum FetchError {
     /// addresses must be.
     #[error(
         "{host} is at {address}, a private or local address; if it is meant, add its host:port to \
-         ManagerSettings::fetch_allowed_hosts"
+         the hosts that may be fetched from (`fetch_allowed_hosts`)"
     )]
     PrivateAddress {
         /// The host.

@@ -66,7 +66,7 @@ fn a_name_with_a_private_address_is_refused() {
             refused.to_string(),
             format!(
                 "example.org is at {}, a private or local address; if it is meant, add its host:port to \
-                 ManagerSettings::fetch_allowed_hosts",
+                 the hosts that may be fetched from (`fetch_allowed_hosts`)",
                 private.ip()
             )
         );

@@ -55,7 +55,7 @@ fn a_name_that_may_have_been_rebound_is_refused() {
     ] {
         let (kind, detail) = asked(host).problem(421);
         assert_eq!(kind, "misdirected", "{host}");
-        assert!(detail.contains("allow_hosts"), "{detail}");
+        assert!(detail.contains("allowed hosts"), "{detail}");
     }
     api.end();
 }
