@@ -235,7 +235,8 @@ impl Acceptor {
                 });
         if let Err(error) = started {
             count_by(&self.host.handshakes.no_thread, 1);
-            log::warn!("connection from {address} dropped: {error}");
+            let line = format_args!("connection from {address} dropped: {error}");
+            self.host.access.write(Level::Warn, line);
         }
     }
 }

@@ -23,6 +23,11 @@ fn a_flood_of_attempts_is_counted_and_not_written() {
     run_alone("access_log::alone::a_flood_is_counted");
 }
 
+#[test]
+fn a_flood_for_which_there_is_no_thread_is_counted_and_not_written() {
+    run_alone("access_log::alone::a_flood_without_threads_is_counted");
+}
+
 /// A logger that keeps everything.
 struct Lines(Mutex<Vec<(Level, String, String)>>);
 
@@ -171,5 +176,26 @@ mod alone {
         assert_eq!(written + left_out, CALLERS * EACH, "{lines:#?}");
         // It would take a flood of twelve seconds not to leave any out.
         assert!(left_out > 0 && written >= 50, "{written} written");
+    }
+
+    #[test]
+    #[ignore = "takes the process's logger; run by another test, in a process of its own"]
+    fn a_flood_without_threads_is_counted() {
+        const ALL: usize = 500;
+        Lines::install(LevelFilter::Warn);
+        // One for the reaper, one for the listener.
+        let host = TestHost::with("access-threads", |setup| {
+            setup.configure(|builder| builder.thread_limit(2));
+        });
+        for _ in 0..ALL {
+            assert_ends_unanswered(connect(host.address()));
+        }
+        let dropped = || host.handshake_counters().no_thread;
+        wait_until("all to be dropped", || dropped() == ALL as u64);
+        drop(host);
+        let lines = LINES.access(Level::Warn);
+        let is_dropped = |line: &&String| line.contains(" dropped: ");
+        let written = lines.iter().filter(is_dropped).count();
+        assert!((1..ALL).contains(&written), "{written} written");
     }
 }
