@@ -19,6 +19,8 @@ const TOKEN: &str = ".plugin-runner.token-";
 /// The id of the host's store, by which the sprites of its plugins are named.
 #[cfg(feature = "sprites")]
 const STORE_ID: &str = ".plugin-runner.store-id";
+/// What a server has in its directory from its first start on.
+const OF_A_SERVER: [&str; 2] = ["plugins.sqlite", "owner.lock"];
 /// More than any token has.
 const TOKEN_SIZE: u64 = 256;
 
@@ -83,6 +85,14 @@ impl DataDir {
                 "--data {path}: this is not a directory; name one, or what is to become one"
             )
             .into());
+        }
+        // Before anything is put there.
+        if is_of_a_server(path) {
+            let path = path.display();
+            return Err(CliError::usage(format!(
+                "--data {path}: this is the directory of a server, with the plugins that are installed in it; name \
+                 another, or use it with `plugin-runner serve`"
+            )));
         }
         fs::create_dir_all(path).map_err(cannot("create the data directory", path))?;
         let lock = open_lock(&path.join(LOCK))?;
@@ -179,6 +189,26 @@ impl Drop for DataDir {
             );
         }
     }
+}
+
+/// Returns an error if `run` has used this directory and no server has: nothing is installed there.
+///
+/// # Errors
+/// [`CliError`], which does not name the setting.
+pub(crate) fn refuse_of_a_run(path: &Path) -> Result<(), CliError> {
+    if fs::symlink_metadata(path.join(LOCK)).is_err() || is_of_a_server(path) {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(CliError::usage(format!(
+        "{path} is the directory of a `plugin-runner run`, which installs nothing; name another, and install the \
+         plugins there"
+    )))
+}
+
+fn is_of_a_server(path: &Path) -> bool {
+    let mut names = OF_A_SERVER.iter();
+    names.any(|name| fs::symlink_metadata(path.join(name)).is_ok())
 }
 
 /// Generates a token, and stores it in a file that is there whole or not at all.

@@ -23,6 +23,7 @@ use super::admin_file::AdminFile;
 use super::settings::{Configuration, Secret, Settings, Size};
 use super::systemd::Part;
 use super::token;
+use crate::cli::data_dir::refuse_of_a_run;
 use crate::cli::ending::{self, End, stop_timeout};
 use crate::cli::error::CliError;
 use crate::cli::keeper;
@@ -290,6 +291,7 @@ fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
             format!("{shown} is not a directory; name one, or what is to become one").into(),
         );
     }
+    refuse_of_a_run(data)?;
     Ok(SqliteStore::open(data)?)
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::process::Command;
 
 use super::{FREE, Server, command};
 use crate::program::{Program, Scratch, text};
@@ -11,7 +12,13 @@ use crate::support::disk::run_on_a_disk;
 /// What the server says, without the time, before it ends with this code.
 #[track_caller]
 fn refused(scratch: &Scratch, code: i32, arguments: &str) -> String {
-    let output = Program::start(command(scratch, arguments)).end();
+    refused_command(command(scratch, arguments), code)
+}
+
+/// What this command says, without the time, before it ends with this code.
+#[track_caller]
+fn refused_command(command: Command, code: i32) -> String {
+    let output = Program::start(command).end();
     let said = text(&output.stderr).to_owned();
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
@@ -38,6 +45,42 @@ fn two_servers_cannot_have_one_directory() {
     assert!(server.data.join("admin.json").exists());
     server.plugins();
     server.program.stop();
+}
+
+#[test]
+fn a_run_and_a_server_cannot_have_one_directory() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, "");
+    let entries = || {
+        let entries = fs::read_dir(&server.data).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort_unstable();
+        names
+    };
+    let before = entries();
+    let of_a_server = "--data data: this is the directory of a server";
+    let said = refused_command(scratch.command("run --data data"), 2);
+    assert!(said.contains(of_a_server), "{said}");
+    assert!(said.contains("name another"), "{said}");
+    assert_eq!(entries(), before);
+    server.program.stop();
+    // It is the server's while that is stopped, too.
+    let said = refused_command(scratch.command("run --data data"), 2);
+    assert!(said.contains(of_a_server), "{said}");
+
+    let run = scratch.start("run --data kept");
+    run.error_with("built-in sample");
+    let of_a_run = "--data: kept is the directory of a `plugin-runner run`, which installs nothing; name another, \
+                    and install the plugins there";
+    let arguments = format!("--data kept {FREE}");
+    assert_eq!(refused(&scratch, 2, &arguments), of_a_run);
+    run.stop();
+    assert_eq!(refused(&scratch, 2, &arguments), of_a_run);
+    assert!(!scratch.path("kept/plugins.sqlite").exists());
+
+    // What `run` left in a server's directory before it was refused there does not keep the server from it.
+    fs::write(scratch.path("data/.plugin-runner.lock"), "").unwrap();
+    Server::start(&scratch, "").program.stop();
 }
 
 #[test]
