@@ -62,12 +62,16 @@ pub(super) fn read(path: &Path) -> Result<Found, String> {
 /// Returns the token that was generated at the first start with this directory, which is now if there is none.
 ///
 /// # Errors
-/// [`CliError`] when something else is in its place, or when it cannot be written.
+/// [`CliError`]: for invalid arguments, as with a file that is named, when the file has no token or something else
+/// is in its place, so that a service manager does not start the server again; for a failure when it cannot be
+/// written.
 pub(super) fn generated(data: &Path) -> Result<Found, CliError> {
     let path = data.join(FILE);
     match open_own(&path, OpenOptions::new().read(true)) {
         Ok(file) => from_file(file, &path).map_err(|problem| {
-            format!("{problem}; without the file a new token is generated").into()
+            CliError::usage(format!(
+                "{problem}; without the file a new token is generated"
+            ))
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let mut random = [0; RANDOM];
@@ -81,10 +85,10 @@ pub(super) fn generated(data: &Path) -> Result<Found, CliError> {
                 warning: None,
             })
         }
-        Err(error) => Err(CliError::cannot(format!(
-            "read the token in {}",
+        Err(error) => Err(CliError::usage(format!(
+            "cannot read the token in {}: {error}",
             path.display()
-        ))(error)),
+        ))),
     }
 }
 
