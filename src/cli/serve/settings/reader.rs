@@ -109,6 +109,7 @@ impl Configuration {
             reader.path = Some(path);
         }
         let settings = Settings::read(&mut reader);
+        let path = reader.path;
         let mut configuration = Self {
             settings: None,
             effective: reader.effective,
@@ -118,6 +119,16 @@ impl Configuration {
         if let Some(mut settings) = settings {
             check::check(&mut settings, &mut configuration);
             configuration.settings = Some(settings).filter(|_| configuration.problems.is_empty());
+        }
+        if let Some(path) = path {
+            let file = format!("{}:", path.display());
+            let line = |problem: &String| {
+                let (line, _) = problem.strip_prefix(&file)?.split_once(':')?;
+                line.parse::<usize>().ok()
+            };
+            // Those of the file first, in the order of its lines.
+            let problems = &mut configuration.problems;
+            problems.sort_by_key(|problem| line(problem).unwrap_or(usize::MAX));
         }
         configuration
     }

@@ -178,19 +178,19 @@ public_url = [\"a\"]
         read.problems,
         [
             "x.toml:1: there is no setting \"max_backof\"; did you mean max_backoff?",
-            "--listen: \"8000\": write an address and a port, such as 127.0.0.1:8000 or [::1]:8000",
-            "x.toml:7: public_url: it is one value, not several",
+            "x.toml:2: crash_backoff: \"3\": the unit is missing; write 3ms, 3s or 3m",
+            "x.toml:3: crash_threshold: it is not a yes or no",
+            "x.toml:4: plugin_nice: \"20\": write a whole number from -20 to 19",
+            "x.toml:5: allow_host: each of them is a text between quotes",
             "x.toml:6: admin_token: a secret does not belong into this file; set the variable \
              PLUGIN_RUNNER_ADMIN_TOKEN",
-            "x.toml:5: allow_host: each of them is a text between quotes",
+            "x.toml:7: public_url: it is one value, not several",
+            "x.toml:8: log_level: it is a value, not a table",
+            "--listen: \"8000\": write an address and a port, such as 127.0.0.1:8000 or [::1]:8000",
             "PLUGIN_RUNTIME_PROVIDER: \"docker\": write local, sprites or none",
             "SPRITES_API_KEY: only visible ASCII characters, and no space, can be in it",
             "--max-backoff: \"25h\": it is longer than a day",
-            "x.toml:3: crash_threshold: it is not a yes or no",
-            "x.toml:2: crash_backoff: \"3\": the unit is missing; write 3ms, 3s or 3m",
             "--plugin-memory: \"1GB\": write a size such as 512MiB; the units are B, KiB, MiB and GiB",
-            "x.toml:4: plugin_nice: \"20\": write a whole number from -20 to 19",
-            "x.toml:8: log_level: it is a value, not a table",
         ]
     );
 }
