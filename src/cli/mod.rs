@@ -20,6 +20,7 @@ mod signals;
 mod source;
 #[cfg(feature = "sprites")]
 mod sprites;
+mod url;
 mod validate;
 
 use std::io::{self, Write as _};
@@ -118,7 +119,7 @@ struct RunArguments {
     runtime: RuntimeProvider,
     /// URL at which plugins reach the address of --listen, such as wss://plugins.example.com
     /// [default: that address; sprites need a URL].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = url::public_url)]
     public_url: Option<String>,
     /// Manifest file of an external plugin: prints the URL that it must connect with. Repeatable.
     #[arg(long, value_name = "MANIFEST")]

@@ -28,6 +28,7 @@ use crate::cli::ending::{self, End, stop_timeout};
 use crate::cli::error::CliError;
 use crate::cli::keeper;
 use crate::cli::signals::Signals;
+use crate::cli::url;
 
 /// How long plugins are waited for at the start; those that take longer go on starting.
 const BOOT: Duration = Duration::from_secs(60);
@@ -102,12 +103,13 @@ impl Service {
         )
         .map_err(|error| CliError::from(error).about(named("admin")))?;
         let file = AdminFile::write(&data, &admin.url())?;
+        let local = url::connected(&listener.base_url())?;
         match &settings.public_url {
-            None => log::info!("plugins connect to {}/rpc", listener.base_url()),
-            Some(url) => log::info!(
-                "plugins connect to {url}, which has to lead to {}/rpc",
-                listener.base_url()
-            ),
+            None => log::info!("plugins connect to {local}"),
+            Some(url) => {
+                let public = url::connected(url)?;
+                log::info!("plugins connect to {public}, which has to lead to {local}");
+            }
         }
         log::info!(
             "the HTTP API is at {}; its token is in {token_place}",

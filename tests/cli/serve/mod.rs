@@ -155,8 +155,8 @@ impl Server {
 
     /// Where plugins connect to. It reads the log so far.
     fn plugin_address(&self) -> SocketAddr {
-        let line = self.program.error_with("plugins connect to http://");
-        let (_, url) = line.rsplit_once("http://").unwrap();
+        let line = self.program.error_with("plugins connect to ws://");
+        let (_, url) = line.rsplit_once("ws://").unwrap();
         url.trim_end()
             .strip_suffix("/rpc")
             .unwrap()

@@ -1,6 +1,6 @@
 //! Flags, variables, the file, and `--check`.
 
-use super::command;
+use super::{Server, command};
 use crate::program::{Program, Scratch, text};
 
 #[test]
@@ -102,4 +102,23 @@ fn a_check_tells_whether_a_secret_is_set() {
     // Arguments are visible to everyone.
     let output = Program::start(self::command(&scratch, "--admin-token x")).end();
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_url_that_plugins_are_given_is_said_at_the_start() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, "--public-url https://plugins.example.com/");
+    let said = server.program.stop();
+    let line =
+        "plugins connect to wss://plugins.example.com/rpc, which has to lead to ws://127.0.0.1:";
+    assert!(said.contains(line), "{said}");
+    // `run` has the same rule.
+    for command in ["serve --check", "run"] {
+        let arguments = format!("{command} --public-url https://plugins.example.com/base");
+        let output = Program::start(scratch.command(&arguments)).end();
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        let said = text(&output.stderr);
+        assert!(said.contains("--public-url"), "{said}");
+        assert!(said.contains("without any other path or query"), "{said}");
+    }
 }

@@ -18,10 +18,11 @@ use plugin_runner::RuntimeProvider;
 pub(crate) use reader::{Configuration, Effective, Given};
 pub(crate) use values::{LogFormat, Secret, Size};
 
+use super::super::url::public_url;
 use super::super::{attempts, duration};
 use values::{
     address, admin_token, backoff, count, level, list, log_format, nice, optional, path, positive,
-    public_url, runtime, secret, size, sprites_url,
+    runtime, secret, size, sprites_url,
 };
 
 /// One row of the table.

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use plugin_runner::text::escape;
 
 use super::file::ConfigFile;
-use super::values::{Value, user_info};
+use super::values::Value;
 use super::{CONFIG_FLAG, CONFIG_VARIABLE, Setting, Settings, TABLE, check};
+use crate::cli::url::user_info;
 
 /// How similar a name must be to be suggested, from 0 to 1.
 const SIMILAR: f64 = 0.8;

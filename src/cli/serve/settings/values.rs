@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 use plugin_runner::RuntimeProvider;
-use plugin_runner::auth::ExternalToken;
 use serde_json::json;
 
 use super::duration;
 use crate::cli::serve::token;
+use crate::cli::url::refuse_user_info;
 
 /// The library's greatest wait before a restart.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -122,34 +121,6 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
         return Err("write a path".to_owned());
     }
     Ok(text.into())
-}
-
-/// Returns where the user name and the password of a URL stand, which are no part of what is shown.
-pub(super) fn user_info(url: &str) -> Option<Range<usize>> {
-    let start = url.find("://").map_or(0, |colon| colon + 3);
-    let authority = url[start..].split(['/', '?', '#']).next()?;
-    let end = start + authority.rfind('@')?;
-    Some(start..end)
-}
-
-fn refuse_user_info(url: &str) -> Result<(), String> {
-    user_info(url).map_or(Ok(()), |_| {
-        Err("leave out the user name and the password, which would not be used".to_owned())
-    })
-}
-
-pub(super) fn public_url(text: &str) -> Result<String, String> {
-    refuse_user_info(text)?;
-    // Any token will do: it is the URL that is being checked.
-    let checked = ExternalToken::generate()
-        .map_err(|error| error.to_string())?
-        .connection_url(text);
-    match checked {
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(format!(
-            "{error}; write one such as wss://plugins.example.com"
-        )),
-    }
 }
 
 pub(super) fn sprites_url(text: &str) -> Result<String, String> {
