@@ -21,8 +21,8 @@ pub(crate) use values::{LogFormat, Secret, Size};
 use super::super::url::public_url;
 use super::super::{attempts, duration};
 use values::{
-    address, admin_token, backoff, count, level, list, log_format, nice, optional, path, positive,
-    runtime, secret, size, sprites_url,
+    address, admin_token, api_hosts, api_origins, backoff, count, fetch_hosts, level, log_format,
+    nice, optional, path, positive, runtime, secret, size, sprites_url,
 };
 
 /// One row of the table.
@@ -137,10 +137,10 @@ settings! {
     admin_token: Option<Secret> =
         Setting::new("PLUGIN_RUNNER_ADMIN_TOKEN", "TOKEN", "").secret(), optional(admin_token);
     /// Name by which the HTTP API may be addressed beside its own address, such as plugins.internal.
-    allow_host: Vec<String> = Setting::new("PLUGIN_RUNNER_ALLOW_HOST", "HOST", "").list(), list;
+    allow_host: Vec<String> = Setting::new("PLUGIN_RUNNER_ALLOW_HOST", "HOST", "").list(), api_hosts;
     /// Origin of web pages that may use the HTTP API, such as https://admin.example.com.
     allow_origin: Vec<String> =
-        Setting::new("PLUGIN_RUNNER_ALLOW_ORIGIN", "ORIGIN", "").list().reloaded(), list;
+        Setting::new("PLUGIN_RUNNER_ALLOW_ORIGIN", "ORIGIN", "").list().reloaded(), api_origins;
     /// Where plugins run: local, as child processes; sprites, in remote sandboxes; or none, where only
     /// those that run elsewhere connect in.
     runtime: RuntimeProvider = Setting::new("PLUGIN_RUNTIME_PROVIDER", "NAME", "local"), runtime;
@@ -191,7 +191,7 @@ settings! {
     releases: usize = Setting::new("PLUGIN_RUNNER_RELEASES", "N", "2"), count;
     /// Server inside a private network, as HOST:PORT, from which packages may be installed by URL.
     fetch_allow_host: Vec<String> =
-        Setting::new("PLUGIN_RUNNER_FETCH_ALLOW_HOST", "HOST", "").list(), list;
+        Setting::new("PLUGIN_RUNNER_FETCH_ALLOW_HOST", "HOST", "").list(), fetch_hosts;
     /// What is logged to standard error: off, error, warn, info or debug.
     log_level: LevelFilter = Setting::new("PLUGIN_RUNNER_LOG_LEVEL", "LEVEL", "info").reloaded(), level;
     /// text, or json for one object per line.

@@ -178,8 +178,8 @@ impl Reader<'_> {
         let value = match text {
             Ok(None) => T::missing().ok_or_else(|| "it is not set".to_owned()),
             Ok(Some(text)) => parse(&text).map_err(|problem| {
-                // Nothing of a secret is shown, however wrong.
-                if setting.is_secret {
+                // Nothing of a secret is shown, however wrong. Of a list, the problem names what is wrong.
+                if setting.is_secret || setting.is_list {
                     return problem;
                 }
                 let mut shown = text;

@@ -196,6 +196,34 @@ public_url = [\"a\"]
 }
 
 #[test]
+fn everything_that_is_wrong_in_lists_is_said_with_its_value() {
+    let flags = [
+        ("allow_host", "a.example:80,b.example,c.example/"),
+        ("allow_origin", "d.example,https://e.example"),
+        (
+            "fetch_allow_host",
+            "http://127.0.0.1:9000,f.example:443,g.example,https://ann:word@h.example",
+        ),
+    ];
+    let read = read("", &flags, &[]);
+    let host = "is no host name; write it as in plugins.example.org, without a port";
+    let mut expected = vec![
+        format!("--allow-host: \"a.example:80\" {host}; \"c.example/\" {host}"),
+        "--allow-origin: \"d.example\" is no origin; write it as in https://admin.example.org, without a path"
+            .to_owned(),
+    ];
+    let fetched = "is no HOST:PORT; write it as in packages.internal:443";
+    if cfg!(feature = "fetch") {
+        expected.push(format!(
+            "--fetch-allow-host: \"http://127.0.0.1:9000\" {fetched}; \"g.example\" {fetched}; \
+             \"https://…@h.example\": leave out the user name and the password"
+        ));
+    }
+    assert_eq!(read.problems[..expected.len()], expected);
+    assert!(!read.problems.join("").contains("ann:"));
+}
+
+#[test]
 fn what_is_no_toml_is_said_with_its_lines() {
     let read = read(
         "listen = \nadmin = 127.0.0.1:9\nstop_grace = \"1s\"\n",

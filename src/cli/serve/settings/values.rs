@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
-use plugin_runner::RuntimeProvider;
+#[cfg(feature = "fetch")]
+use plugin_runner::ManagerSettings;
+use plugin_runner::admin::AdminSettings;
+use plugin_runner::{Error, RuntimeProvider};
 use serde_json::json;
 
 use super::duration;
 use crate::cli::serve::token;
-use crate::cli::url::refuse_user_info;
+use crate::cli::url::{refuse_user_info, user_info};
 
 /// The library's greatest wait before a restart.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -224,9 +227,70 @@ pub(super) fn secret(text: &str) -> Result<Secret, String> {
     Ok(Secret(text.to_owned()))
 }
 
+/// Reads names of hosts at which clients reach the HTTP API.
+pub(super) fn api_hosts(text: &str) -> Result<Vec<String>, String> {
+    each(text, |item| {
+        problem_of(AdminSettings::default().allow_hosts(vec![item]).validate())
+    })
+}
+
+/// Reads origins whose pages may use the HTTP API.
+pub(super) fn api_origins(text: &str) -> Result<Vec<String>, String> {
+    each(text, |item| {
+        problem_of(
+            AdminSettings::default()
+                .allow_origins(vec![item])
+                .validate(),
+        )
+    })
+}
+
+/// Reads hosts with ports. Without the feature that uses them, they may be anything.
+pub(super) fn fetch_hosts(text: &str) -> Result<Vec<String>, String> {
+    #[cfg(feature = "fetch")]
+    let check = |item: String| {
+        // The library does not name a wrong one, which may be a URL with a secret in it.
+        let problem = format!("{item:?} is no HOST:PORT; write it as in packages.internal:443");
+        let settings = ManagerSettings::default().fetch_allowed_hosts(vec![item]);
+        settings.validate().map_err(|_| problem)
+    };
+    #[cfg(not(feature = "fetch"))]
+    let check = |_| Ok(());
+    each(text, check)
+}
+
+/// Returns what is wrong with a setting, without the name that the library has for it.
+fn problem_of(checked: Result<(), Error>) -> Result<(), String> {
+    checked.map_err(|error| match error {
+        Error::Setting { problem, .. } => problem.to_string(),
+        error => error.to_string(),
+    })
+}
+
+/// Reads a list, and says of each text in it what is wrong, since the library names only the first.
+fn each(text: &str, check: impl Fn(String) -> Result<(), String>) -> Result<Vec<String>, String> {
+    let items = list(text)?;
+    let problems = items.iter().filter_map(|item| match user_info(item) {
+        Some(user_info) => {
+            let mut shown = item.clone();
+            shown.replace_range(user_info, "…");
+            Some(format!(
+                "{shown:?}: leave out the user name and the password"
+            ))
+        }
+        None => check(item.clone()).err(),
+    });
+    let problems = problems.collect::<Vec<_>>().join("; ");
+    if problems.is_empty() {
+        Ok(items)
+    } else {
+        Err(problems)
+    }
+}
+
 /// Returns the texts between the commas.
 #[allow(clippy::unnecessary_wraps, reason = "as all that read values")]
-pub(super) fn list(text: &str) -> Result<Vec<String>, String> {
+fn list(text: &str) -> Result<Vec<String>, String> {
     let items = text.split(',').map(str::trim);
     Ok(items
         .filter(|item| !item.is_empty())
