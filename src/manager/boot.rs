@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Manager, ManagerInner};
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::InstallationId;
 use crate::protocol::manifest::Transport;
 use crate::session::Session;
@@ -20,7 +20,8 @@ use crate::store::Record;
 /// The stack of a thread that starts plugins and waits for them.
 const STACK: usize = 256 * 1024;
 
-/// The outcome of a boot, for the plugins that are wanted active.
+/// The outcome of a boot, for the plugins that are wanted active. One that was deactivated or removed before it came
+/// up is in none of the lists.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct BootReport {
@@ -168,9 +169,29 @@ impl ManagerInner {
         for (id, mode) in waiting {
             let outcome = self.boot_one(id, mode, deadline);
             if let BootOutcome::Failed(error) = &outcome {
+                if self.is_withdrawn(id, error, deadline) {
+                    log::info!(
+                        "{}: deactivated or removed before it came up",
+                        self.display_name(id)
+                    );
+                    continue;
+                }
                 log::error!("{}: did not come up: {error}", self.display_name(id));
             }
             let _ = done.send((id, outcome));
+        }
+    }
+
+    /// Returns whether a plugin that did not come up is not wanted any more.
+    fn is_withdrawn(&self, id: InstallationId, error: &Error, deadline: Deadline) -> bool {
+        // What stopped it may be a removal that has yet to delete the record. If it was busy, that was waited for.
+        let _operation = (error.kind() != ErrorKind::Busy).then(|| {
+            let limit = self.settings.busy_timeout.min(deadline.remaining());
+            self.begin_within(id, "boot", limit)
+        });
+        match self.record(id) {
+            Ok(record) => record.active_state == ActiveState::Inactive,
+            Err(error) => matches!(error, Error::NotInstalled(_)),
         }
     }
 

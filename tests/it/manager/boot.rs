@@ -167,6 +167,28 @@ fn a_plugin_that_starts_slowly_makes_room_and_goes_on() {
 }
 
 #[test]
+fn what_is_deactivated_or_removed_during_a_boot_has_not_failed() {
+    let managed = Managed::with("withdrawn", settings().boot_parallel(2));
+    let [deactivated, removed] =
+        [(); 2].map(|()| managed.wanted(managed.package("1", &["hang-at", "start", "gated"])));
+    // So that the boot hears that it is gone while its record is still there.
+    let hold = fault::hold(fault::UNLOADED, removed);
+    let report = thread::scope(|scope| {
+        let boot = scope.spawn(|| managed.boot(LONG));
+        let _both = [(); 2].map(|()| managed.host.lifelines.next());
+        managed.deactivate(deactivated, LONG).unwrap();
+        let removal = scope.spawn(|| managed.remove(removed));
+        assert!(hold.reached(LONG), "it was not unloaded");
+        hold.release();
+        removal.join().unwrap().unwrap();
+        boot.join().unwrap().unwrap()
+    });
+    assert!(report.failed.is_empty(), "{report:?}");
+    assert!(report.starting.is_empty(), "{report:?}");
+    assert!(report.active.is_empty(), "{report:?}");
+}
+
+#[test]
 fn a_boot_does_not_start_what_an_update_is_about_to_replace() {
     let settings = settings().busy_timeout(Duration::from_millis(20));
     let managed = Managed::with("boot-meets", settings);
