@@ -6,7 +6,12 @@ use plugin_runner::auth::ExternalToken;
 use super::*;
 
 /// The commits, oldest first, and the schema that they have. The first two are of another SQLite each.
-const MADE_BY: [(&str, u32); 3] = [("6d9ccf2", 2), ("3465ae0", 2), ("f70bf43", 3)];
+const MADE_BY: [(&str, u32); 4] = [
+    ("6d9ccf2", 2),
+    ("3465ae0", 2),
+    ("f70bf43", 3),
+    ("2ec128a", 4),
+];
 
 /// A copy of what that version made, and its records, of which the damaged one is the last.
 fn made_by(commit: &str) -> (StoreDir, Vec<Record>) {
