@@ -79,7 +79,7 @@ impl Access {
         }
     }
 
-    /// Judges the names by which a request found the server: those that a page of somebody else's could have
+    /// Judges the names by which a request found the server: those that a page of another site could have
     /// made a browser use are refused.
     ///
     /// # Errors

@@ -326,6 +326,7 @@ impl Host {
     }
 
     /// Replaces the limits of [`HostBuilder::process_limits`]. They apply to each plugin from its next start on.
+    /// Does not block.
     ///
     /// # Errors
     /// [`Error::Setting`] names a limit that is invalid; or on [sprites](HostBuilder::sprites), where there are

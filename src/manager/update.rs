@@ -31,7 +31,7 @@ use crate::state::{ActiveState, ReportedState};
 use crate::store::{Record, Release};
 use crate::text::Foreign;
 
-/// To which version another one gives way.
+/// The version that takes the place of another one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     /// To a package that was received: its release is unpacked afresh, and the plugin's files are migrated.

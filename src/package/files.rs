@@ -55,8 +55,8 @@ enum Place {
 }
 
 impl PackageFiles {
-    /// Returns the files of an archive. Their permissions are those that [`unpack`](super::unpack()) gives
-    /// them, but no umask applies; the file that `command` names is made executable.
+    /// Returns the files of an archive. Their permissions are those that [`unpack`](super::unpack()) sets,
+    /// but no umask applies; the file that `command` names is made executable.
     pub(crate) fn of_archive(archive: Archive, command: &str) -> Self {
         let command = command_path(command);
         let entries = archive.entries().iter().enumerate();

@@ -306,7 +306,7 @@ impl Drop for Faulty {
     }
 }
 
-/// A process of which nobody knows the descendants.
+/// A process whose descendants are not known.
 #[derive(Debug)]
 struct Bare {
     child: Child,

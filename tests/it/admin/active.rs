@@ -18,6 +18,14 @@ impl Api {
     fn set_active(&self, id: InstallationId, body: &Value) -> Answer {
         self.json("PATCH", &format!("/api/plugins/{id}/active"), body)
     }
+
+    /// Stops the plugin, which must succeed.
+    #[track_caller]
+    fn expect_stop(&self, plugin: InstallationId) {
+        let inactive = json!({"active": "inactive"});
+        let stopped = self.set_active(plugin, &inactive).value(200);
+        assert_eq!(stopped["status"]["active_state"], "inactive");
+    }
 }
 
 #[test]
@@ -66,10 +74,7 @@ fn one_that_fails_says_why() {
             .contains("exit status 42")
     );
     assert_eq!(status["details"]["exit_code"], 42);
-    let stopped = api
-        .set_active(plugin, &json!({"active": "inactive"}))
-        .value(200);
-    assert_eq!(stopped["status"]["active_state"], "inactive");
+    api.expect_stop(plugin);
     api.end();
 }
 
@@ -87,10 +92,7 @@ fn one_that_never_connects_runs_out_of_time_and_can_be_stopped() {
     let (kind, detail) = answer.problem(504);
     assert_eq!(kind, "timeout");
     assert!(detail.contains("timed out"), "{detail}");
-    let stopped = api
-        .set_active(plugin, &json!({"active": "inactive"}))
-        .value(200);
-    assert_eq!(stopped["status"]["active_state"], "inactive");
+    api.expect_stop(plugin);
     api.end();
 }
 
