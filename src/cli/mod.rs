@@ -9,6 +9,7 @@ mod ending;
 mod error;
 mod init;
 mod lines;
+mod manifest_file;
 mod output;
 mod pings;
 mod printer;
@@ -22,6 +23,7 @@ mod source;
 mod sprites;
 mod url;
 mod validate;
+mod yaml;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -85,7 +87,7 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Check a plugin's directory or archive and print every problem, not only the first.
     Validate {
-        /// A directory with manifest.json, or a zip archive.
+        /// A directory with manifest.json or manifest.yaml, or a zip archive.
         path: PathBuf,
     },
     /// The built-in sample plugin; started by `run`.
@@ -99,7 +101,7 @@ enum Command {
 /// The arguments of `run`.
 #[derive(Args, Debug)]
 struct RunArguments {
-    /// Directories with manifest.json, run in place, and zip archives, unpacked below the data directory.
+    /// Directories with manifest.json or manifest.yaml, run in place, and zip archives, unpacked below the data directory.
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Directory for packages, logs and plugin data, used by one run at a time; kept, and found again

@@ -2,8 +2,6 @@
 //! external plugin.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,9 +13,7 @@ use plugin_runner::{InstallationId, PluginMode, Xid};
 use sha2::{Digest as _, Sha256};
 
 use super::error::CliError;
-
-/// The manifest's name in a directory.
-pub(crate) const MANIFEST: &str = "manifest.json";
+use super::manifest_file::{MANIFEST, ManifestFile, is_manifest};
 
 /// How a zip archive begins.
 const ARCHIVE_START: &[u8] = b"PK\x03\x04";
@@ -76,14 +72,14 @@ pub(crate) fn external(path: &Path) -> Result<Record, CliError> {
         )
         .into());
     }
-    let json = read_manifest(path)?;
-    if json.starts_with(ARCHIVE_START) {
+    let file = ManifestFile::read(path)?;
+    if file.bytes().starts_with(ARCHIVE_START) {
         return Err(format!(
             "this is an archive; --external takes the {MANIFEST} of a plugin that connects by itself"
         )
         .into());
     }
-    Ok(Record::external(parse(&json)?)?)
+    Ok(Record::external(file.parse()?)?)
 }
 
 /// Returns whether the program that this plugin runs is a file of its archive, which is unpacked first.
@@ -112,30 +108,11 @@ pub(crate) fn lasting_id(record: &Record, path: &Path, occurrence: usize) -> Ins
     Xid::from_bytes(bytes).into()
 }
 
-/// Reads a manifest's bytes, under the limit that archives have too.
-pub(crate) fn read_manifest(path: &Path) -> Result<Vec<u8>, CliError> {
-    const LIMIT: u64 = 1024 * 1024;
-    let mut json = Vec::new();
-    let file = File::open(path).map_err(CliError::cannot("read it"))?;
-    file.take(LIMIT + 1)
-        .read_to_end(&mut json)
-        .map_err(CliError::cannot("read it"))?;
-    if json.len() as u64 > LIMIT {
-        return Err(format!("a manifest has at most {LIMIT} bytes").into());
-    }
-    Ok(json)
-}
-
 fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
     // Absolute, since the plugin is started again long after.
     let absolute = path.canonicalize().map_err(CliError::cannot("open it"))?;
     if absolute.is_dir() {
-        let file = path.join(MANIFEST);
-        if !file.exists() {
-            return Err(no_manifest(path).into());
-        }
-        let json = read_manifest(&file).map_err(|failure| failure.about(MANIFEST))?;
-        let manifest = parse(&json)?;
+        let manifest = ManifestFile::in_directory(path)?.parse()?;
         tell(&manifest, &package::review_directory(path, &manifest));
         return Ok((manifest, Source::Directory(absolute)));
     }
@@ -148,13 +125,9 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
     }
     let archive =
         Archive::open(&absolute, &PackageLimits::default()).map_err(|error| error.to_string())?;
-    let manifest = parse(archive.manifest_bytes())?;
+    let manifest = ManifestFile::json(archive.manifest_bytes().to_vec()).parse()?;
     tell(&manifest, &package::review(&archive, &manifest));
     Ok((manifest, Source::Archive(absolute)))
-}
-
-fn parse(json: &[u8]) -> Result<Manifest, CliError> {
-    Manifest::parse(json).map_err(|error| error.to_string().into())
 }
 
 /// Warns of what an installation would refuse or warn of. The plugin is run all the same: its author sees
@@ -168,22 +141,6 @@ fn tell(manifest: &Manifest, found: &Review) {
     let problems = problems.map(ToString::to_string);
     for text in problems.chain(found.warnings.iter().cloned()) {
         log::warn!("plugin {:.1024}: {text}", escape(&manifest.id));
-    }
-}
-
-/// Returns whether this path names a manifest where its directory is meant.
-pub(crate) fn is_manifest(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == MANIFEST)
-}
-
-/// Returns the message for a directory that has no manifest.
-pub(crate) fn no_manifest(dir: &Path) -> String {
-    let yaml = ["manifest.yaml", "manifest.yml"]
-        .into_iter()
-        .find(|name| dir.join(name).exists());
-    match yaml {
-        Some(yaml) => format!("no {MANIFEST} in this directory; convert its {yaml} to JSON"),
-        None => format!("no {MANIFEST} in this directory, so it is not a plugin's"),
     }
 }
 

@@ -12,7 +12,7 @@ use plugin_runner::text::escape;
 
 use super::data_dir::DataDir;
 use super::error::{CliError, SHOWN};
-use super::source::{MANIFEST, is_manifest, no_manifest, read_manifest};
+use super::manifest_file::{ManifestFile, is_manifest};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -64,14 +64,9 @@ fn print(text: &str) -> Result<(), CliError> {
 
 fn directory(path: &Path) -> ValidationReport {
     let mut findings = ValidationReport::default();
-    let file = path.join(MANIFEST);
-    if !file.exists() {
-        findings.problems.push(no_manifest(path));
-        return findings;
-    }
-    match read_manifest(&file) {
-        Ok(json) => findings.manifest(&json),
-        Err(failure) => findings.problems.push(failure.about(MANIFEST).to_string()),
+    match ManifestFile::in_directory(path) {
+        Ok(file) => findings.manifest(&file),
+        Err(failure) => findings.problems.push(failure.to_string()),
     }
     findings.review(|manifest| package::review_directory(path, manifest));
     findings
@@ -92,7 +87,7 @@ fn archive(path: &Path) -> Result<ValidationReport, CliError> {
         archive.files().map(|(_, size)| size),
     );
     findings.size = Some((files, bytes.sum()));
-    findings.manifest(archive.manifest_bytes());
+    findings.manifest(&ManifestFile::json(archive.manifest_bytes().to_vec()));
     findings.review(|manifest| package::review(&archive, manifest));
     let manifest = findings.manifest.as_ref();
     let command = manifest.map_or("", |manifest| &manifest.command);
@@ -106,15 +101,10 @@ fn archive(path: &Path) -> Result<ValidationReport, CliError> {
 }
 
 impl ValidationReport {
-    fn manifest(&mut self, json: &[u8]) {
-        match Manifest::parse(json) {
+    fn manifest(&mut self, file: &ManifestFile) {
+        match file.check() {
             Ok(manifest) => self.manifest = Some(manifest),
-            Err(error) if error.problems().is_empty() => self.problems.push(error.to_string()),
-            Err(error) => {
-                let problems = error.problems().iter();
-                let problems = problems.map(|problem| format!("{MANIFEST}: {problem}"));
-                self.problems.extend(problems);
-            }
+            Err(problems) => self.problems.extend(problems),
         }
     }
 

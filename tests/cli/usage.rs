@@ -7,8 +7,13 @@ use crate::program::{Scratch, manifest, text};
 /// What is typed, the exit code, and what the sentence has in it.
 const MISTAKES: &str = "
 run nowhere | 1 | nowhere: cannot open it: No such file
-run empty | 1 | empty: no manifest.json in this directory
-run yaml | 1 | convert its manifest.yaml to JSON
+run empty | 1 | empty: no manifest.json or manifest.yaml in this directory
+run yml | 1 | rename its manifest.yml to manifest.yaml
+run both | 1 | both: both manifest.json and manifest.yaml are in this directory
+run yaml | 1 | yaml: manifest.yaml: line 2: field `name` must be a string, found a number; put it in quotes
+run yaml/manifest.yaml | 1 | give the directory that it is in
+run laughing | 1 | laughing: manifest.yaml: an alias (*name) is used; write out what it stands for at line 2
+run torn | 1 | torn: manifest.yaml: 
 run text.zip | 1 | text.zip: not a zip archive
 run fine/manifest.json | 1 | give the directory that it is in
 run broken | 1 | field `author` is missing or empty; field `name` is missing
@@ -42,7 +47,12 @@ fn mistakes_are_told_in_one_sentence() {
     let scratch = Scratch::new();
     scratch.plugin("fine", &manifest("fine"), "#!/bin/sh\n");
     scratch.write("empty/readme", "");
-    scratch.write("yaml/manifest.yaml", "id: x");
+    scratch.write("yaml/manifest.yaml", "id: x\nname: 1.10\nauthor: me\n");
+    scratch.write("yml/manifest.yml", "id: x");
+    scratch.write("both/manifest.yaml", "id: x");
+    scratch.write("both/manifest.json", "{}");
+    scratch.write("laughing/manifest.yaml", "id: &id x\nname: *id\n");
+    scratch.write("torn/manifest.yaml", "id: x\nargs: [\u{1b}");
     scratch.write("text.zip", "this is no archive");
     scratch.write("broken/manifest.json", "{\"id\": \"a b\"}");
     scratch.zip("plugin.sdx", &[("manifest.json", "{}", 0o644)]);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::json;
 
-use crate::program::{Scratch, manifest, text};
+use crate::program::{ANSWERING, Scratch, manifest, text};
 
 /// What is printed by a run that ends with this exit code.
 #[track_caller]
@@ -66,6 +66,46 @@ fn every_problem_is_told() {
     for part in ["goes to a parent directory", "has a backslash"] {
         assert!(said.contains(part), "{said}");
     }
+}
+
+#[test]
+fn a_manifest_in_yaml_is_the_same_as_in_json() {
+    let scratch = Scratch::new();
+    let yaml = "# Says hello.\nid: fine\nauthor: me\nname: Fine\nversion: 1.0.0\ndescription: |\n  A\n  B\n\
+                command: ./main\ntransport: stdio\n";
+    scratch.plugin("fine", &manifest("fine"), ANSWERING);
+    fs::remove_file(scratch.path("fine/manifest.json")).unwrap();
+    scratch.write("fine/manifest.yaml", yaml);
+    let said = validate(&scratch, "fine", 0);
+    assert_eq!(
+        said,
+        "ok: fine is plugin fine, version \"1.0.0\", over stdio\n"
+    );
+
+    // Every problem is told, with its line where there is one.
+    let bad = "id: a b\nversion: 1.10\nname: yes\nevents_consumed:\n  - x\n  - 3\n";
+    scratch.write("bad/manifest.yaml", bad);
+    let said = validate(&scratch, "bad", 1);
+    for line in [
+        "problem: manifest.yaml: line 1: field `id` must ",
+        "problem: manifest.yaml: line 2: field `version` must be a string, found a number; put it in quotes\n",
+        "problem: manifest.yaml: line 6: field `events_consumed[1]` must be a string, found a number; put it in quotes\n",
+        "problem: manifest.yaml: field `author` is missing or empty\n",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+
+    let long = format!("id: {}\n", "x".repeat(64 * 1024));
+    scratch.write("long/manifest.yaml", long);
+    let said = validate(&scratch, "long", 1);
+    let limit = "problem: manifest.yaml: a manifest has at most 65536 bytes\n";
+    assert_eq!(said, limit);
+    scratch.write("latin/manifest.yaml", b"id: caf\xe9\n");
+    let said = validate(&scratch, "latin", 1);
+    assert!(
+        said.starts_with("problem: manifest.yaml: cannot read it as UTF-8: "),
+        "{said}"
+    );
 }
 
 #[test]
