@@ -316,6 +316,15 @@ pub(crate) enum PackageError {
         limit: u64,
     },
 
+    /// What was to be packed is over a limit.
+    #[error("{problem}{}; {IGNORE_HINT}", most_is_in(.largest))]
+    TooLargeToPack {
+        /// Which limit.
+        problem: Box<Self>,
+        /// The largest directories, and how many bytes in how many files they have.
+        largest: Vec<(String, u64, usize)>,
+    },
+
     /// The manifest names no command.
     #[error(
         "manifest.json: field `command` is missing or empty, so a host cannot start it; it can only \
@@ -356,6 +365,23 @@ pub(crate) enum PackageError {
         /// The limit.
         limit: u64,
     },
+}
+
+const IGNORE_HINT: &str = "leave out what the plugin does not need by naming it in .pluginignore";
+
+fn most_is_in(largest: &[(String, u64, usize)]) -> String {
+    let dirs = largest.iter().map(|(path, bytes, files)| {
+        format!(
+            "{:?} with {bytes} bytes in {files} files",
+            Foreign::new(path)
+        )
+    });
+    let dirs: Vec<_> = dirs.collect();
+    if dirs.is_empty() {
+        String::new()
+    } else {
+        format!("; the largest directories are {}", dirs.join(", "))
+    }
 }
 
 fn or_write(meant: Option<&str>) -> String {
@@ -428,6 +454,7 @@ impl PackageError {
         match self {
             Self::Io { source, .. } | Self::Unreadable { source } => ErrorKind::of_io(source),
             Self::Cancelled => ErrorKind::Cancelled,
+            Self::TooLargeToPack { problem, .. } => problem.kind(),
             Self::ArchiveTooLarge { .. }
             | Self::TooManyEntries { .. }
             | Self::DirectoryTooLarge { .. }

@@ -1,7 +1,7 @@
 //! Packages: zip archives that plugins come in ([Archive](crate::protocol#archive)).
 //!
 //! This module reads and checks an archive ([`Archive`]), reviews what is in it ([`review()`]), unpacks it
-//! into a release directory ([`unpack`]), and migrates at an update what a plugin wrote beside its program.
+//! into a release directory ([`unpack`]), makes the archive of a directory ([`pack()`]), and migrates at an update what a plugin wrote beside its program.
 //! It does not interpret the manifest, and does not store records or archives. It starts no threads and holds
 //! no lock of ours during I/O; unpacking holds a file lock on its own staging directory, so that other hosts
 //! do not mistake that for the leftover of a crash.
@@ -33,12 +33,14 @@ mod end_record;
 mod entry;
 #[cfg(feature = "sprites")]
 mod files;
+mod ignored;
 mod layout;
 mod limits;
 mod listing;
 mod lock;
 mod migration;
 mod open_dir;
+mod pack;
 mod path;
 mod permissions;
 mod releases;
@@ -66,6 +68,7 @@ pub use limits::PackageLimits;
 pub(crate) use migration::MigratedFiles;
 pub(crate) use migration::{check_untracked_files, migrate_files};
 pub(crate) use open_dir::{OpenDir, PRIVATE, PUBLIC, open_file, open_or_create_dir};
+pub use pack::{Packed, pack};
 pub(crate) use releases::{keep_releases, remove_installation, remove_release};
 pub use review::{Review, review, review_directory};
 pub(crate) use spool::Spool;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Cursor, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 
 use plugin_runner::ErrorKind;
 use plugin_runner::manager::PackageSource;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use super::Managed;
+use super::{Managed, sha256};
 use crate::support::{LONG, TestDir, failed};
 
 const FIXTURE: &str = env!("CARGO_BIN_EXE_plugin-runner-fixture");
@@ -324,4 +325,34 @@ fn a_review_before_an_installation_is_shown_in_sentences() {
     let problem = found.problems[0].to_string();
     assert!(problem.contains("not executable"), "{problem}");
     assert_eq!(found.warnings, [empty]);
+}
+
+#[test]
+fn a_directory_that_is_packed_is_installed_and_has_its_files() {
+    let managed = Managed::new("packed");
+    let dir = TestDir::new("to-pack");
+    let json = manifest(json!({"command": "./main"}));
+    for (path, mode) in [
+        ("main", 0o700),
+        ("node_modules/x/index.js", 0o600),
+        (".git/HEAD", 0o644),
+    ] {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let limits = PackageLimits::default();
+    let packed = package::pack(dir.path(), json.as_bytes(), None, &limits).unwrap();
+    let file = dir.path().join("out.zip");
+    packed.write(&file, false).unwrap();
+    let installed = managed.install(PackageSource::file(&file)).unwrap();
+    assert_eq!(sha256(&installed), packed.archive.sha256());
+    let releases = managed.folder(installed.id()).join("releases");
+    let release = releases.join(packed.archive.sha256());
+    for (path, mode) in [("main", 0o755), ("node_modules/x/index.js", 0o644)] {
+        let found = fs::metadata(release.join(path)).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, mode, "{path}");
+    }
+    assert!(!release.join(".git").exists());
 }
