@@ -11,6 +11,7 @@ mod init;
 mod lines;
 mod manifest_file;
 mod output;
+mod package;
 mod pings;
 mod printer;
 mod private_file;
@@ -90,12 +91,26 @@ enum Command {
         /// A directory with manifest.json or manifest.yaml, or a zip archive.
         path: PathBuf,
     },
+    /// For authors of plugins.
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// The built-in sample plugin; started by `run`.
     #[command(hide = true)]
     SamplePlugin,
     /// Ends what a killed host has left; started by `run`.
     #[command(hide = true)]
     Keeper,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevCommand {
+    /// Make the archive of a plugin's directory, the same bytes each time, and print what was left out.
+    ///
+    /// Left out are .git, .next, .DS_Store, links, empty directories, the manifest's source (the archive has
+    /// manifest.json), the archive itself, and what .pluginignore says, in the syntax of .gitignore. What could not be
+    /// installed is not packed.
+    #[command(after_help = "Example: plugin-runner dev package hello --output hello.zip")]
+    Package(package::PackageArguments),
 }
 
 /// The arguments of `run`.
@@ -182,6 +197,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Validate { path } => {
             log_to_standard_error(0);
             validate::validate(&path)
+        }
+        Command::Dev(DevCommand::Package(arguments)) => {
+            log_to_standard_error(0);
+            package::package(&arguments)
         }
         Command::SamplePlugin => {
             log_to_standard_error(0);

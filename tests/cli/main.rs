@@ -33,6 +33,8 @@ mod init;
 mod lives;
 // What is printed, and what happens when nobody reads it.
 mod output;
+// `dev package`.
+mod package;
 // Programs that may not be executed, and where archives are unpacked then.
 #[cfg(target_os = "linux")]
 mod permissions;
