@@ -92,6 +92,14 @@ impl ManifestFile {
         }
     }
 
+    /// Returns what the library says of a plugin with this file's name in the place of the one in an archive.
+    pub(crate) fn renamed(&self, text: &str) -> String {
+        match text.strip_prefix(MANIFEST) {
+            Some(rest) => format!("{}{rest}", self.name),
+            None => text.to_owned(),
+        }
+    }
+
     /// Returns the JSON.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.json

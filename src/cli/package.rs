@@ -47,7 +47,7 @@ pub(crate) fn package(arguments: &PackageArguments) -> Result<(), CliError> {
     }
     let limits = PackageLimits::default();
     let packed = package::pack(directory, file.bytes(), Some(&output), &limits)
-        .map_err(|error| about(error.into()))?;
+        .map_err(|error| about(file.renamed(&error.to_string()).into()))?;
     if let Err(error) = packed.write(&output, arguments.force) {
         // It was made meanwhile.
         let is_there = !arguments.force && output.symlink_metadata().is_ok();
@@ -59,7 +59,7 @@ pub(crate) fn package(arguments: &PackageArguments) -> Result<(), CliError> {
     }
     let mut stdout = io::stdout().lock();
     let printed = stdout
-        .write_all(report(&packed, &output).as_bytes())
+        .write_all(report(&file, &packed, &output).as_bytes())
         .and_then(|()| stdout.flush());
     match printed {
         // A reader that has left is no failure.
@@ -75,13 +75,13 @@ fn exists(output: &Path) -> CliError {
     format!("{output} exists; --force replaces it, and --output names another").into()
 }
 
-fn report(packed: &Packed, output: &Path) -> String {
+fn report(file: &ManifestFile, packed: &Packed, output: &Path) -> String {
     let mut lines: Vec<(&str, String)> = Vec::new();
     for (path, why) in &packed.left_out {
         lines.push(("left out", format!("{path}: {why}")));
     }
     for warning in &packed.warnings {
-        lines.push(("warning", warning.clone()));
+        lines.push(("warning", file.renamed(warning)));
     }
     let archive = &packed.archive;
     let (files, bytes) = (archive.files().count(), archive.size());

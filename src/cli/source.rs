@@ -112,8 +112,13 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
     // Absolute, since the plugin is started again long after.
     let absolute = path.canonicalize().map_err(CliError::cannot("open it"))?;
     if absolute.is_dir() {
-        let manifest = ManifestFile::in_directory(path)?.parse()?;
-        tell(&manifest, &package::review_directory(path, &manifest));
+        let file = ManifestFile::in_directory(path)?;
+        let manifest = file.parse()?;
+        tell(
+            &file,
+            &manifest,
+            &package::review_directory(path, &manifest),
+        );
         return Ok((manifest, Source::Directory(absolute)));
     }
     if is_manifest(path) {
@@ -125,14 +130,15 @@ fn read(path: &Path) -> Result<(Manifest, Source), CliError> {
     }
     let archive =
         Archive::open(&absolute, &PackageLimits::default()).map_err(|error| error.to_string())?;
-    let manifest = ManifestFile::json(archive.manifest_bytes().to_vec()).parse()?;
-    tell(&manifest, &package::review(&archive, &manifest));
+    let file = ManifestFile::json(archive.manifest_bytes().to_vec());
+    let manifest = file.parse()?;
+    tell(&file, &manifest, &package::review(&archive, &manifest));
     Ok((manifest, Source::Archive(absolute)))
 }
 
 /// Warns of what an installation would refuse or warn of. The plugin is run all the same: its author sees
 /// what comes of it.
-fn tell(manifest: &Manifest, found: &Review) {
+fn tell(file: &ManifestFile, manifest: &Manifest, found: &Review) {
     let problems = found
         .problems
         .iter()
@@ -140,6 +146,7 @@ fn tell(manifest: &Manifest, found: &Review) {
         .filter(|_| !manifest.command.is_empty());
     let problems = problems.map(ToString::to_string);
     for text in problems.chain(found.warnings.iter().cloned()) {
+        let text = file.renamed(&text);
         log::warn!("plugin {:.1024}: {text}", escape(&manifest.id));
     }
 }

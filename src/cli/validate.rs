@@ -65,10 +65,12 @@ fn print(text: &str) -> Result<(), CliError> {
 fn directory(path: &Path) -> ValidationReport {
     let mut findings = ValidationReport::default();
     match ManifestFile::in_directory(path) {
-        Ok(file) => findings.manifest(&file),
+        Ok(file) => {
+            findings.manifest(&file);
+            findings.review(&file, |manifest| package::review_directory(path, manifest));
+        }
         Err(failure) => findings.problems.push(failure.to_string()),
     }
-    findings.review(|manifest| package::review_directory(path, manifest));
     findings
 }
 
@@ -87,8 +89,9 @@ fn archive(path: &Path) -> Result<ValidationReport, CliError> {
         archive.files().map(|(_, size)| size),
     );
     findings.size = Some((files, bytes.sum()));
-    findings.manifest(&ManifestFile::json(archive.manifest_bytes().to_vec()));
-    findings.review(|manifest| package::review(&archive, manifest));
+    let file = ManifestFile::json(archive.manifest_bytes().to_vec());
+    findings.manifest(&file);
+    findings.review(&file, |manifest| package::review(&archive, manifest));
     let manifest = findings.manifest.as_ref();
     let command = manifest.map_or("", |manifest| &manifest.command);
     // Damage inside an entry shows only when it is unpacked.
@@ -109,12 +112,15 @@ impl ValidationReport {
     }
 
     /// Adds what an installation would find.
-    fn review(&mut self, review: impl FnOnce(&Manifest) -> Review) {
+    fn review(&mut self, file: &ManifestFile, review: impl FnOnce(&Manifest) -> Review) {
         if let Some(manifest) = &self.manifest {
             let found = review(manifest);
             let problems = found.problems.iter().map(ToString::to_string);
-            self.problems.extend(problems);
-            self.warnings.extend(found.warnings);
+            self.problems
+                .extend(problems.map(|problem| file.renamed(&problem)));
+            let warnings = found.warnings.iter();
+            self.warnings
+                .extend(warnings.map(|warning| file.renamed(warning)));
         }
     }
 

@@ -82,6 +82,12 @@ fn a_manifest_in_yaml_is_the_same_as_in_json() {
         "ok: fine is plugin fine, version \"1.0.0\", over stdio\n"
     );
 
+    // Warnings are of that file too.
+    scratch.write("fine/manifest.yaml", format!("{yaml}evnets_consumed: []\n"));
+    let said = validate(&scratch, "fine", 0);
+    let warning = "warning: manifest.yaml: there is no field `evnets_consumed`";
+    assert!(said.starts_with(warning), "{said}");
+
     // Every problem is told, with its line where there is one.
     let bad = "id: a b\nversion: 1.10\nname: yes\nevents_consumed:\n  - x\n  - 3\n";
     scratch.write("bad/manifest.yaml", bad);
