@@ -28,6 +28,33 @@ impl CliError {
         }
     }
 
+    /// Returns an error for a plugin that there is not, or not only once: exit code 3.
+    pub(crate) fn no_such_plugin(message: impl Into<String>) -> Self {
+        Self {
+            code: 3,
+            message: message.into(),
+            is_said: false,
+        }
+    }
+
+    /// Returns an error for a host that does not run, cannot be reached, or does not take the token: exit code 4.
+    pub(crate) fn no_host(message: impl Into<String>) -> Self {
+        Self {
+            code: 4,
+            message: message.into(),
+            is_said: false,
+        }
+    }
+
+    /// Returns what ends the program when the reader of its output has left, as `head` does: no failure.
+    pub(crate) const fn reader_has_left() -> Self {
+        Self {
+            code: 0,
+            message: String::new(),
+            is_said: true,
+        }
+    }
+
     /// For a command that has said what failed in its own way, such as in its log.
     pub(crate) fn said(self) -> Self {
         Self {

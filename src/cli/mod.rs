@@ -3,6 +3,7 @@
 //!
 //! Nothing here is used by the library, which knows neither arguments nor signals nor terminals.
 
+mod client;
 mod data_dir;
 mod duration;
 mod ending;
@@ -94,6 +95,8 @@ enum Command {
     /// For authors of plugins.
     #[command(subcommand)]
     Dev(DevCommand),
+    #[command(flatten)]
+    Client(client::ClientCommand),
     /// The built-in sample plugin; started by `run`.
     #[command(hide = true)]
     SamplePlugin,
@@ -201,6 +204,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Dev(DevCommand::Package(arguments)) => {
             log_to_standard_error(0);
             package::package(&arguments)
+        }
+        Command::Client(command) => {
+            log_to_standard_error(0);
+            command.run()
         }
         Command::SamplePlugin => {
             log_to_standard_error(0);

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::error::CliError;
 use crate::cli::private_file;
 
-const FILE: &str = "admin.json";
+pub(crate) const FILE: &str = "admin.json";
 
 /// The file, there for as long as this is. A killed server leaves its own, which the next one replaces; `pid`
 /// tells whether its server runs.
@@ -19,14 +19,19 @@ pub(super) struct AdminFile {
 }
 
 impl AdminFile {
-    /// Writes the file.
+    /// Writes the file. The one with the token is named, relative to the directory, unless the token is in no file.
     ///
     /// # Errors
     /// [`CliError`] when it cannot be written.
-    pub(super) fn write(data: &Path, url: &str) -> Result<Self, CliError> {
+    pub(super) fn write(
+        data: &Path,
+        url: &str,
+        token_file: Option<&Path>,
+    ) -> Result<Self, CliError> {
         let path = data.join(FILE);
         let content = json!({
             "url": url,
+            "token_file": token_file,
             "pid": std::process::id(),
             "started_at": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         });

@@ -12,13 +12,18 @@ mod service;
 mod settings;
 mod systemd;
 mod token;
+mod unserved;
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossbeam_channel::{never, select};
 
+pub(crate) use admin_file::FILE as ADMIN_FILE;
 pub(crate) use arguments::ServeArguments;
+pub(crate) use settings::Secret;
+pub(crate) use unserved::Unserved;
 
 use super::error::CliError;
 use super::run::say;
@@ -26,6 +31,38 @@ use super::signals::{Hangup, Signals};
 use service::Service;
 use settings::{Configuration, Given, Settings};
 use systemd::{ServiceManager, Watchdog};
+
+/// The store in a server's directory.
+pub(crate) const DATABASE: &str = "plugins.sqlite";
+
+/// Returns the directory that is named, or the one that a server has with the same environment.
+pub(crate) fn data_dir(named: Option<&Path>) -> PathBuf {
+    let flags = named.map(|path| ("data".to_owned(), path.display().to_string()));
+    let configuration = Configuration::read(&Given {
+        flags: flags.into_iter().collect(),
+        variables: std::env::vars_os().collect(),
+    });
+    let data = configuration.settings.map(|settings| settings.data);
+    let data = data.or_else(|| named.map(Path::to_owned));
+    data.unwrap_or_else(|| PathBuf::from(settings::DATA))
+}
+
+/// Reads a token in a file that is named.
+///
+/// # Errors
+/// A text that says what is wrong with the file or the token.
+pub(crate) fn read_token(path: &Path) -> Result<Secret, String> {
+    Ok(token::read(path)?.token)
+}
+
+/// Takes a token that was given as such.
+///
+/// # Errors
+/// A text that says how a token is written, without a word of it.
+pub(crate) fn check_token(token: String) -> Result<Secret, String> {
+    token::check(&token)?;
+    Ok(Secret(token))
+}
 
 /// Serves until it is asked to end.
 ///

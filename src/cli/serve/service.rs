@@ -2,7 +2,7 @@
 //! manager and the HTTP API.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -78,15 +78,12 @@ impl Service {
         };
         let data = &settings.data;
         let store = open_store(data).map_err(|error| error.about(named("data")))?;
-        let (token, token_place) = match &settings.admin_token {
-            Some(token) => {
-                let place = match &settings.admin_token_file {
-                    Some(file) => file.display().to_string(),
-                    None => format!("the variable {}", named("admin_token")),
-                };
-                (token.clone(), place)
-            }
-            None => generated_token(store.dir())?,
+        let (token, token_file) = match &settings.admin_token {
+            Some(token) => (token.clone(), settings.admin_token_file.clone()),
+            None => (
+                generated_token(store.dir())?,
+                Some(store.dir().join(token::FILE)),
+            ),
         };
         let data = store.dir().to_owned();
         let host = host(settings, store).map_err(wrong)?;
@@ -102,7 +99,8 @@ impl Service {
             admin_settings(settings),
         )
         .map_err(|error| CliError::from(error).about(named("admin")))?;
-        let file = AdminFile::write(&data, &admin.url())?;
+        let token_file = token_file.map(|file| from_directory(&data, &file));
+        let file = AdminFile::write(&data, &admin.url(), token_file.as_deref())?;
         let local = url::connected(&listener.base_url())?;
         match &settings.public_url {
             None => log::info!("plugins connect to {local}"),
@@ -111,6 +109,10 @@ impl Service {
                 log::info!("plugins connect to {public}, which has to lead to {local}");
             }
         }
+        let token_place = match token_file {
+            Some(file) => data.join(file).display().to_string(),
+            None => format!("the variable {}", named("admin_token")),
+        };
         log::info!(
             "the HTTP API is at {}; its token is in {token_place}",
             admin.url()
@@ -286,7 +288,7 @@ fn wait_for_answers(manager: &Manager) {
     }
 }
 
-fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
+pub(super) fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
     let shown = data.display();
     if fs::metadata(data).is_ok_and(|found| !found.is_dir()) {
         return Err(
@@ -297,17 +299,24 @@ fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
     Ok(SqliteStore::open(data)?)
 }
 
-/// Returns the token in the data directory, and where that is.
-fn generated_token(data: &Path) -> Result<(Secret, String), CliError> {
+/// Returns a path that the server was started with as one that a program elsewhere can follow from the directory.
+fn from_directory(data: &Path, file: &Path) -> PathBuf {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    absolute
+        .strip_prefix(data)
+        .map_or_else(|_| absolute.clone(), Path::to_owned)
+}
+
+/// Returns the token in the data directory.
+fn generated_token(data: &Path) -> Result<Secret, CliError> {
     let found = token::generated(data)?;
     if let Some(warning) = found.warning {
         log::warn!("{warning}");
     }
-    let path = data.join(token::FILE);
-    Ok((found.token, path.display().to_string()))
+    Ok(found.token)
 }
 
-fn host(settings: &Settings, store: SqliteStore) -> Result<Host, Error> {
+pub(super) fn host(settings: &Settings, store: SqliteStore) -> Result<Host, Error> {
     let timeouts = Timeouts::default()
         .connect(settings.connect_timeout)
         .stop_grace(settings.stop_grace)

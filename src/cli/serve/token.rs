@@ -74,14 +74,12 @@ pub(super) fn generated(data: &Path) -> Result<Found, CliError> {
             ))
         }),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let mut random = [0; RANDOM];
-            getrandom::fill(&mut random).map_err(CliError::cannot("generate a token"))?;
-            let token = HEXLOWER.encode(&random);
-            private_file::put(&path, format!("{token}\n").as_bytes()).map_err(CliError::cannot(
-                format!("keep a token in {}", path.display()),
-            ))?;
+            let token = random()?;
+            private_file::put(&path, format!("{}\n", token.0).as_bytes()).map_err(
+                CliError::cannot(format!("keep a token in {}", path.display())),
+            )?;
             Ok(Found {
-                token: Secret(token),
+                token,
                 warning: None,
             })
         }
@@ -90,6 +88,16 @@ pub(super) fn generated(data: &Path) -> Result<Found, CliError> {
             path.display()
         ))),
     }
+}
+
+/// Generates a token.
+///
+/// # Errors
+/// [`CliError`] when the system has no randomness.
+pub(super) fn random() -> Result<Secret, CliError> {
+    let mut random = [0; RANDOM];
+    getrandom::fill(&mut random).map_err(CliError::cannot("generate a token"))?;
+    Ok(Secret(HEXLOWER.encode(&random)))
 }
 
 fn from_file(file: File, path: &Path) -> Result<Found, String> {

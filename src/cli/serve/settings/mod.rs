@@ -121,7 +121,7 @@ macro_rules! settings {
 
 settings! {
     /// Directory with everything that is installed; used by one server at a time.
-    data: PathBuf = Setting::new("PLUGIN_DATA_PATH", "DIR", "./data/plugins"), path;
+    data: PathBuf = Setting::new("PLUGIN_DATA_PATH", "DIR", DATA), path;
     /// Address on which plugins connect, at /rpc; port 0 takes a free one.
     listen: SocketAddr = Setting::new("PLUGIN_RUNNER_LISTEN", "ADDR", "127.0.0.1:8000"), address;
     /// URL at which plugins reach the address of --listen, such as wss://plugins.example.com; without it
@@ -197,6 +197,9 @@ settings! {
     /// text, or json for one object per line.
     log_format: LogFormat = Setting::new("PLUGIN_RUNNER_LOG_FORMAT", "FORMAT", "text"), log_format;
 }
+
+/// Where everything is without a setting.
+pub(crate) const DATA: &str = "./data/plugins";
 
 /// The variable and the flag that name the file.
 pub(crate) const CONFIG_VARIABLE: &str = "PLUGIN_RUNNER_CONFIG";

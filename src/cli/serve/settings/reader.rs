@@ -17,8 +17,12 @@ use crate::cli::url::user_info;
 const SIMILAR: f64 = 0.8;
 /// What all variables of this program begin with, but for those that Storyden has too.
 const PREFIX: &str = "PLUGIN_RUNNER_";
-/// Variables that plugins are given: a server may be started by one.
-const FOR_PLUGINS: [&str; 2] = ["PLUGIN_RUNNER_TRANSPORT", "PLUGIN_RUNNER_COOKIE"];
+/// Variables that plugins are given, since a server may be started by one; and that of this program's other commands.
+const FOR_OTHERS: [&str; 3] = [
+    "PLUGIN_RUNNER_TRANSPORT",
+    "PLUGIN_RUNNER_COOKIE",
+    "PLUGIN_RUNNER_TOKEN",
+];
 /// Characters of a wrong value that are shown.
 const SHOWN: usize = 100;
 
@@ -250,7 +254,7 @@ fn unknown_variables(given: &Given) -> Vec<String> {
     let names = given.variables.keys().filter_map(|name| name.to_str());
     let unknown = names.filter(|name| {
         name.starts_with(PREFIX)
-            && !FOR_PLUGINS.contains(name)
+            && !FOR_OTHERS.contains(name)
             && !known().any(|known| known == *name)
     });
     let mut warnings: Vec<_> = unknown

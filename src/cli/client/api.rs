@@ -1,0 +1,272 @@
+//! `Api`: requests to the HTTP API, and its refusals as errors of the program.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Read};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use ureq::http::request::Builder;
+use ureq::http::{Method, Request, Response};
+use ureq::{Agent, Body, SendBody};
+
+use crate::cli::error::CliError;
+use crate::cli::serve::Secret;
+
+/// How long a connection may take to be made, TLS included.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a host may be silent: longer than any operation takes there, which wait for plugins to start and to stop.
+pub(super) const SILENCE: Duration = Duration::from_secs(15 * 60);
+/// Bytes of an answer that is read whole: more than a host with 10,000 plugins has to say.
+const ANSWER_SIZE: u64 = 256 * 1024 * 1024;
+/// Bytes of a refusal.
+const PROBLEM_SIZE: u64 = 1024 * 1024;
+
+pub(super) const JSON: &str = "application/json";
+
+/// A host's HTTP API.
+#[derive(Clone)]
+pub(super) struct Api {
+    agent: Agent,
+    /// Without a slash at its end.
+    base: String,
+    token: Secret,
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Api").field(&self.base).finish()
+    }
+}
+
+/// What is sent.
+pub(super) struct Upload<'a> {
+    pub(super) content_type: &'static str,
+    /// In bytes.
+    pub(super) length: u64,
+    pub(super) content: &'a mut (dyn Read + 'a),
+}
+
+/// What a host says when it refuses ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+    kind: String,
+    #[serde(default)]
+    trace_id: String,
+    #[serde(default)]
+    fields: Vec<FieldProblem>,
+    rpc_error: Option<RpcError>,
+}
+
+#[derive(Deserialize)]
+struct FieldProblem {
+    field: String,
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct RpcError {
+    code: i64,
+    message: String,
+    data: Option<Value>,
+}
+
+impl Api {
+    pub(super) fn new(base: &str, token: Secret) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // The token is for this host alone, and there is nothing to be redirected to.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(CONNECT))
+            .timeout_per_read(Some(SILENCE))
+            .timeout_per_write(Some(SILENCE))
+            // A package is worth the wait for a refusal.
+            .timeout_await_100(Some(CONNECT))
+            .user_agent(concat!("plugin-runner/", env!("CARGO_PKG_VERSION")));
+        // What is on this machine is not asked for elsewhere.
+        let config = if is_local(base) {
+            config.proxy(None)
+        } else {
+            config
+        };
+        Self {
+            agent: config.build().new_agent(),
+            base: base.to_owned(),
+            token,
+        }
+    }
+
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Asks for something, and returns the answer.
+    ///
+    /// # Errors
+    /// [`CliError`] when the host cannot be reached, refuses, or answers with what this program does not know.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.json(self.open(path)?)
+    }
+
+    /// Asks for a change, with JSON if it takes any, and returns the answer: `null` for an empty one.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(super) fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, CliError> {
+        let text = body.map(Value::to_string);
+        let mut bytes = text.as_deref().unwrap_or_default().as_bytes();
+        let body = text.is_some().then_some(Upload {
+            content_type: JSON,
+            length: bytes.len() as u64,
+            content: &mut bytes,
+        });
+        self.json(self.send(method, path, body)?)
+    }
+
+    /// Uploads something, and returns the answer.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and when it cannot be read.
+    pub(super) fn upload<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        upload: Upload<'_>,
+    ) -> Result<T, CliError> {
+        self.json(self.send(method, path, Some(upload))?)
+    }
+
+    /// Asks for something that is read by and by. A read fails once the host has been silent for fifteen minutes.
+    ///
+    /// # Errors
+    /// [`CliError`] when the host cannot be reached or refuses.
+    pub(super) fn open(&self, path: &str) -> Result<Response<Body>, CliError> {
+        self.send(Method::GET, path, None)
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        upload: Option<Upload<'_>>,
+    ) -> Result<Response<Body>, CliError> {
+        let authorization = format!("Bearer {}", self.token.0);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(AUTHORIZATION, authorization);
+        let sent = match upload {
+            Some(upload) => {
+                let request = request
+                    .header(CONTENT_TYPE, upload.content_type)
+                    .header(CONTENT_LENGTH, upload.length);
+                self.run(request, SendBody::from_reader(upload.content))
+            }
+            None => self.run(request, SendBody::none()),
+        };
+        let mut response = sent.map_err(|error| self.failure(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refusal(&mut response))
+    }
+
+    fn run(&self, request: Builder, body: SendBody<'_>) -> Result<Response<Body>, ureq::Error> {
+        self.agent.run(request.body(body)?)
+    }
+
+    fn json<T: DeserializeOwned>(&self, mut response: Response<Body>) -> Result<T, CliError> {
+        let mut text = String::new();
+        let body = response.body_mut().as_reader();
+        body.take(ANSWER_SIZE)
+            .read_to_string(&mut text)
+            .map_err(|error| self.broken(&error))?;
+        let text = if text.is_empty() { "null" } else { &text };
+        serde_json::from_str(text).map_err(|error| {
+            let base = &self.base;
+            format!("{base} answered with what no plugin-runner does: {error}").into()
+        })
+    }
+
+    /// Says that an answer broke off.
+    pub(super) fn broken(&self, error: &io::Error) -> CliError {
+        CliError::no_host(format!("the host at {} has gone: {error}", self.base))
+    }
+
+    fn failure(&self, error: &ureq::Error) -> CliError {
+        let base = &self.base;
+        let said = match error {
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                format!("no host is running at {base}: {error}")
+            }
+            ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => {
+                format!("cannot reach the host at {base} within {CONNECT:?}")
+            }
+            ureq::Error::Timeout(_) => format!("the host at {base} does not answer"),
+            error => format!("cannot reach the host at {base}: {error}"),
+        };
+        CliError::no_host(said)
+    }
+
+    /// Words what the host refused.
+    fn refusal(&self, response: &mut Response<Body>) -> CliError {
+        let status = response.status();
+        let mut text = Vec::new();
+        // Without a text the status has to do.
+        let _ = response
+            .body_mut()
+            .as_reader()
+            .take(PROBLEM_SIZE)
+            .read_to_end(&mut text);
+        let Ok(problem) = serde_json::from_slice::<Problem>(&text) else {
+            let base = &self.base;
+            let said = format!(
+                "{base} answered {status}, as no plugin-runner does; is it the URL of its HTTP API?"
+            );
+            return CliError::no_host(said);
+        };
+        let mut said = problem.detail;
+        for FieldProblem { field, message } in &problem.fields {
+            let _ = write!(said, "; {field}: {message}");
+        }
+        if let Some(RpcError {
+            code,
+            message,
+            data,
+        }) = &problem.rpc_error
+        {
+            let _ = write!(said, " (the plugin's error {code}: {message}");
+            if let Some(data) = data {
+                let _ = write!(said, "; {data}");
+            }
+            said.push(')');
+        }
+        if status.is_server_error() && problem.kind == "internal" {
+            let _ = write!(said, "; the host's log has more of {}", problem.trace_id);
+        }
+        match (status.as_u16(), &*problem.kind) {
+            (401, _) => CliError::no_host(format!(
+                "the host at {} does not take this token: {said}",
+                self.base
+            )),
+            (404, "not_installed") => CliError::no_such_plugin(said),
+            _ => said.into(),
+        }
+    }
+}
+
+fn is_local(base: &str) -> bool {
+    let authority = base.split("://").nth(1).unwrap_or(base);
+    ["127.", "[::1]", "localhost"]
+        .iter()
+        .any(|local| authority.starts_with(local))
+}

@@ -1,0 +1,255 @@
+//! `HostArguments`: how a command finds its host, and `Connection`, what it has found: the API of a running server,
+//! or one of its own over a directory on which no server runs.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use plugin_runner::text::escape;
+use serde::Deserialize;
+
+use super::api::Api;
+use crate::cli::error::CliError;
+use crate::cli::private_file::{open_own, read_short};
+use crate::cli::serve::{self, Secret, Unserved};
+
+/// The variable that names the host, unless it has an address: that is the server's own setting then.
+const ADMIN: &str = "PLUGIN_RUNNER_ADMIN";
+/// The variables with the token; the second one is the server's.
+const TOKENS: [&str; 2] = ["PLUGIN_RUNNER_TOKEN", "PLUGIN_RUNNER_ADMIN_TOKEN"];
+/// How long the server named by a directory has to take a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// More than any `admin.json` has, in bytes.
+const ADMIN_FILE_SIZE: u64 = 64 * 1024;
+
+/// Which host a command is for, and how it prints.
+#[derive(Args, Debug)]
+pub(crate) struct HostArguments {
+    /// URL of the host's HTTP API, such as https://plugins.example.com [default: the server that runs on the
+    /// directory of --data] [env: PLUGIN_RUNNER_ADMIN].
+    #[arg(long, value_name = "URL", value_parser = url, help_heading = "Host", display_order = 900)]
+    admin: Option<String>,
+    /// File with the token of the HTTP API [default: the server's own, if it runs on the directory of --data]
+    /// [env: the token itself in PLUGIN_RUNNER_TOKEN].
+    #[arg(long, value_name = "FILE", help_heading = "Host", display_order = 901)]
+    token_file: Option<PathBuf>,
+    /// Directory of the server [default: ./data/plugins] [env: PLUGIN_DATA_PATH].
+    #[arg(
+        long,
+        value_name = "DIR",
+        help_heading = "Host",
+        display_order = 902,
+        conflicts_with = "admin"
+    )]
+    data: Option<PathBuf>,
+    /// Print JSON: one object per line.
+    #[arg(long, display_order = 903)]
+    pub(super) json: bool,
+}
+
+/// What a command needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// A host that runs: plugins run in it.
+    Host,
+    /// What is installed.
+    Installed,
+    /// A directory in which something can be installed, which need not be there yet.
+    Place,
+}
+
+/// A host that was found.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) api: Api,
+    /// The API over the directory; gone when this is.
+    unserved: Option<Unserved>,
+}
+
+/// The server's file in its directory.
+#[derive(Deserialize)]
+struct AdminFile {
+    url: String,
+    /// Relative to the directory, if it is there.
+    token_file: Option<PathBuf>,
+}
+
+impl AdminFile {
+    /// Reads the token where the server has it.
+    fn token(&self, data: &Path, base: &str) -> Result<Secret, CliError> {
+        let problem = match &self.token_file {
+            Some(file) => match serve::read_token(&data.join(file)) {
+                Ok(token) => return Ok(token),
+                Err(problem) => problem,
+            },
+            None => "its token is in no file".to_owned(),
+        };
+        let variable = TOKENS[0];
+        Err(CliError::no_host(format!(
+            "cannot talk to the host at {base}: {problem}; name a file with it with --token-file, or put it into \
+             {variable}"
+        )))
+    }
+}
+
+impl HostArguments {
+    /// Finds the host. Blocks for at most five seconds where a directory names a server that does not answer, and
+    /// for as long as the directory's store takes to open.
+    ///
+    /// # Errors
+    /// [`CliError`] when there is no host of which the command has enough, or its token cannot be read.
+    pub(super) fn connect(&self, need: Need) -> Result<Connection, CliError> {
+        let named = self.admin.clone().or_else(|| {
+            let value = std::env::var(ADMIN).ok()?;
+            (self.data.is_none() && value.contains("://")).then_some(value)
+        });
+        if let Some(named) = named {
+            let base = url(&named).map_err(|problem| {
+                CliError::usage(format!("{ADMIN} is {:?}: {problem}", escape(&named)))
+            })?;
+            let token = self.token()?.ok_or_else(|| {
+                CliError::usage(format!(
+                    "no token for {base}; name its file with --token-file, or put it into {}",
+                    TOKENS[0]
+                ))
+            })?;
+            return Ok(Connection::to(Api::new(&base, token)));
+        }
+        self.connect_to_directory(need)
+    }
+
+    fn connect_to_directory(&self, need: Need) -> Result<Connection, CliError> {
+        let data = serve::data_dir(self.data.as_deref());
+        let shown = data.display();
+        if let Some(file) = admin_file(&data)?
+            && let Some(base) = answering(&file.url)?
+        {
+            let token = match self.token()? {
+                Some(token) => token,
+                None => file.token(&data, &base)?,
+            };
+            return Ok(Connection::to(Api::new(&base, token)));
+        }
+        let start = match &self.data {
+            Some(data) => format!("plugin-runner serve --data {}", data.display()),
+            None => "plugin-runner serve".to_owned(),
+        };
+        if need == Need::Host {
+            return Err(CliError::no_host(format!(
+                "no host is running on {shown}: start one with {start}, or name another with --data or --admin"
+            )));
+        }
+        // A misspelt name makes no directory, nor does a default that nobody has used yet.
+        let is_missing = matches!(
+            fs::metadata(data.join(serve::DATABASE)),
+            Err(error) if error.kind() == ErrorKind::NotFound
+        );
+        if is_missing && (need == Need::Installed || self.data.is_none()) {
+            return Err(CliError::no_host(format!(
+                "nothing is installed in {shown}, and no host is running there: start one with {start}, or name \
+                 another with --data or --admin"
+            )));
+        }
+        let unserved = Unserved::open(&data)?;
+        let api = Api::new(&unserved.url(), unserved.token().clone());
+        Ok(Connection {
+            api,
+            unserved: Some(unserved),
+        })
+    }
+
+    /// Returns the token that the user gave.
+    fn token(&self) -> Result<Option<Secret>, CliError> {
+        if let Some(path) = &self.token_file {
+            return serve::read_token(path)
+                .map(Some)
+                .map_err(|problem| CliError::usage(format!("--token-file: {problem}")));
+        }
+        let mut given = TOKENS
+            .iter()
+            .filter_map(|name| Some((name, std::env::var(name).ok()?)));
+        let Some((name, token)) = given.find(|(_, token)| !token.is_empty()) else {
+            return Ok(None);
+        };
+        serve::check_token(token)
+            .map(Some)
+            .map_err(|problem| CliError::usage(format!("{name}: {problem}")))
+    }
+}
+
+impl Connection {
+    const fn to(api: Api) -> Self {
+        Self {
+            api,
+            unserved: None,
+        }
+    }
+
+    /// Whether there is a host in which plugins run.
+    pub(super) const fn has_host(&self) -> bool {
+        self.unserved.is_none()
+    }
+}
+
+/// Reads what a server has left in its directory while it runs.
+fn admin_file(data: &Path) -> Result<Option<AdminFile>, CliError> {
+    let path = data.join(serve::ADMIN_FILE);
+    let failed =
+        |problem: String| CliError::no_host(format!("cannot read {}: {problem}", path.display()));
+    let file = match open_own(&path, OpenOptions::new().read(true)) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let text = read_short(file, ADMIN_FILE_SIZE).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// Returns the URL if a server answers there; `None` if nothing does, as after a server was killed.
+fn answering(text: &str) -> Result<Option<String>, CliError> {
+    let address = text
+        .strip_prefix("http://")
+        .and_then(|rest| rest.parse::<SocketAddr>().ok());
+    let Some(address) = address else {
+        return Err(CliError::no_host(format!(
+            "{} has the URL {:?}, which is no server's",
+            serve::ADMIN_FILE,
+            escape(text)
+        )));
+    };
+    match TcpStream::connect_timeout(&address, CONNECT) {
+        Ok(_) => Ok(Some(format!("http://{address}"))),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Err(no_answer(&format!("http://{address}"), &error)),
+    }
+}
+
+fn no_answer(base: &str, error: &io::Error) -> CliError {
+    CliError::no_host(format!("cannot reach the host at {base}: {error}"))
+}
+
+/// Checks the form of a URL, which may end with a slash and have a path under which a proxy has the API.
+fn url(text: &str) -> Result<String, String> {
+    const FORM: &str = "write a URL such as http://127.0.0.1:8001 or https://plugins.example.com";
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .ok_or(FORM)?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.is_empty() || rest.contains(['?', '#', ' ']) {
+        return Err(FORM.to_owned());
+    }
+    if authority.contains('@') {
+        return Err(
+            "a URL with a password in it is not taken; the token is in --token-file".to_owned(),
+        );
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}

@@ -1,0 +1,51 @@
+//! What commands print on standard output.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::table::{Table, terminal_width};
+use crate::cli::error::CliError;
+
+/// Prints lines.
+///
+/// # Errors
+/// [`CliError::reader_has_left`] when nothing reads them any more, which ends the program with 0; and what the system
+/// reports.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut output = io::stdout().lock();
+    let written = output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush());
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::reader_has_left(),
+        _ => CliError::cannot("write to standard output")(error),
+    })
+}
+
+/// Prints a line.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn line(text: &str) -> Result<(), CliError> {
+    print(&format!("{text}\n"))
+}
+
+/// Prints an object as one line of JSON. What the host has sent stays as it is (`RawValue`).
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string(value).map_err(CliError::cannot("write JSON"))?;
+    line(&text)
+}
+
+/// Prints a table that fits the terminal.
+///
+/// # Errors
+/// As [`print`].
+pub(super) fn table(table: &Table) -> Result<(), CliError> {
+    let mut text = table.lines(terminal_width()).join("\n");
+    text.push('\n');
+    print(&text)
+}
