@@ -84,8 +84,15 @@ fn add_described(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
 }
 
 pub(super) fn remove(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
-    call.manager().remove(call.id()?)?;
-    Ok(Response::empty(204))
+    let id = call.id()?;
+    match call.query("keep_data").as_deref() {
+        None | Some("false") => {
+            call.manager().remove(id)?;
+            Ok(Response::empty(204))
+        }
+        Some("true") => json(200, &call.manager().remove_keeping_data(id)?),
+        Some(_) => Err(Problem::bad_request("`keep_data` is true or false")),
+    }
 }
 
 #[derive(Deserialize)]

@@ -72,6 +72,14 @@ impl CliError {
         self.code
     }
 
+    /// Adds the way out.
+    pub(crate) fn with(self, way_out: impl fmt::Display) -> Self {
+        Self {
+            message: format!("{self}; {way_out}"),
+            ..self
+        }
+    }
+
     /// Puts before the message what was being done, or to what.
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {
         Self {

@@ -6,13 +6,20 @@
 #![allow(dead_code, reason = "the commands that use it come next")]
 
 mod api;
+mod ask;
 mod get;
+mod history;
 mod host;
+mod life;
 mod list;
 mod output;
 mod plugins;
+mod progress;
+mod removal;
 mod table;
 mod time;
+mod token;
+mod versions;
 
 use clap::Subcommand;
 
@@ -24,6 +31,23 @@ pub(crate) enum ClientCommand {
     List(list::List),
     /// Show one plugin: its state, its manifest, and what is wrong with it.
     Get(get::Get),
+    /// Start plugins, and keep them running from now on. Waits until each is up.
+    Activate(life::Activate),
+    /// Stop plugins, and keep them stopped.
+    Deactivate(life::Deactivate),
+    /// Stop plugins and start them again. Waits until each is up.
+    Restart(life::Restart),
+    /// Stop a plugin and remove it. Its data and its log are kept unless they are purged.
+    Remove(removal::Remove),
+    /// Show how a plugin's runs ended, and the last lines of its log.
+    History(history::History),
+    /// List the versions of a plugin that are kept.
+    Versions(versions::Versions),
+    /// Go back to an earlier version of a plugin.
+    Rollback(versions::Rollback),
+    /// Tokens of external plugins.
+    #[command(subcommand)]
+    Token(token::Token),
 }
 
 impl ClientCommand {
@@ -35,6 +59,14 @@ impl ClientCommand {
         match self {
             Self::List(list) => list.run(),
             Self::Get(get) => get.run(),
+            Self::Activate(activate) => activate.run(),
+            Self::Deactivate(deactivate) => deactivate.run(),
+            Self::Restart(restart) => restart.run(),
+            Self::Remove(remove) => remove.run(),
+            Self::History(history) => history.run(),
+            Self::Versions(versions) => versions.run(),
+            Self::Rollback(rollback) => rollback.run(),
+            Self::Token(token) => token.run(),
         }
     }
 }

@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::table::{Table, terminal_width};
 use crate::cli::error::CliError;
+pub(super) use crate::cli::output::harmless;
+use crate::cli::run::say;
 
 /// Prints lines.
 ///
@@ -48,4 +50,24 @@ pub(super) fn table(table: &Table) -> Result<(), CliError> {
     let mut text = table.lines(terminal_width()).join("\n");
     text.push('\n');
     print(&text)
+}
+
+/// Does something for each name, also after a failure.
+///
+/// # Errors
+/// The first failure; the others are said.
+pub(super) fn each(
+    names: &[String],
+    mut body: impl FnMut(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let mut outcome = Ok(());
+    for name in names {
+        match body(name) {
+            Err(failure) if outcome.is_err() => say(&failure.to_string()),
+            Err(failure) if failure.is_said() => return Err(failure),
+            Err(failure) => outcome = Err(failure),
+            Ok(()) => {}
+        }
+    }
+    outcome
 }

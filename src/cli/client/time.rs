@@ -16,6 +16,15 @@ pub(super) fn at_and_ago(at: &str) -> String {
     }
 }
 
+/// Returns the time between two times in RFC 3339; nothing if either is none.
+pub(super) fn between(start: &str, end: &str) -> String {
+    let times = humantime::parse_rfc3339(start)
+        .ok()
+        .zip(humantime::parse_rfc3339(end).ok());
+    let took = times.and_then(|(start, end)| end.duration_since(start).ok());
+    took.map(roughly).unwrap_or_default()
+}
+
 fn ago_at(at: &str, now: SystemTime) -> Option<String> {
     let at = humantime::parse_rfc3339(at).ok()?;
     // Clocks of two machines differ.

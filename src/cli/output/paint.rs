@@ -73,7 +73,7 @@ impl Paint {
 
 /// Returns text from a plugin as it can be shown: its colours are dropped, and whatever else a terminal would
 /// obey instead of showing it is escaped, except for the tab. It is not cut, being what people want to read.
-pub(super) fn harmless(text: &str) -> Cow<'_, str> {
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     let needs_escape = |character: char| text::needs_escape(character) && character != '\t';
     if !text.contains(needs_escape) {
         return Cow::Borrowed(text);
