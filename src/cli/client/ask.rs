@@ -7,13 +7,18 @@ use crate::cli::error::CliError;
 /// Bytes of an answer.
 const ANSWER: usize = 1024;
 
+/// Whether anybody can be asked.
+pub(super) fn is_possible() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Asks, and returns whether the answer is yes. Where standard input is no terminal the answer is yes: whoever
 /// writes a script has decided.
 ///
 /// # Errors
 /// [`CliError`] when the answer cannot be read.
 pub(super) fn confirmed(question: &str) -> Result<bool, CliError> {
-    if !io::stdin().is_terminal() {
+    if !is_possible() {
         return Ok(true);
     }
     // Not on standard output, which may be for a program.

@@ -65,6 +65,8 @@ pub(super) enum Need {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) api: Api,
+    /// Where external plugins connect, if the host has said it.
+    pub(super) rpc_url: Option<String>,
     /// The API over the directory; gone when this is.
     unserved: Option<Unserved>,
 }
@@ -75,6 +77,8 @@ struct AdminFile {
     url: String,
     /// Relative to the directory, if it is there.
     token_file: Option<PathBuf>,
+    /// Where plugins connect.
+    rpc_url: Option<String>,
 }
 
 impl AdminFile {
@@ -131,7 +135,10 @@ impl HostArguments {
                 Some(token) => token,
                 None => file.token(&data, &base)?,
             };
-            return Ok(Connection::to(Api::new(&base, token)));
+            return Ok(Connection {
+                rpc_url: file.rpc_url,
+                ..Connection::to(Api::new(&base, token))
+            });
         }
         let start = match &self.data {
             Some(data) => format!("plugin-runner serve --data {}", data.display()),
@@ -157,6 +164,7 @@ impl HostArguments {
         let api = Api::new(&unserved.url(), unserved.token().clone());
         Ok(Connection {
             api,
+            rpc_url: None,
             unserved: Some(unserved),
         })
     }
@@ -184,6 +192,7 @@ impl Connection {
     const fn to(api: Api) -> Self {
         Self {
             api,
+            rpc_url: None,
             unserved: None,
         }
     }

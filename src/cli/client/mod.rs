@@ -7,12 +7,15 @@
 
 mod api;
 mod ask;
+mod download;
 mod get;
 mod history;
 mod host;
+mod install;
 mod life;
 mod list;
 mod output;
+mod package;
 mod plugins;
 mod progress;
 mod removal;
@@ -31,6 +34,10 @@ pub(crate) enum ClientCommand {
     List(list::List),
     /// Show one plugin: its state, its manifest, and what is wrong with it.
     Get(get::Get),
+    /// Install a package, or the manifest of a plugin that runs elsewhere.
+    Install(install::Install),
+    /// Replace a plugin by another version of it, and go back if that does not come up.
+    Update(install::Update),
     /// Start plugins, and keep them running from now on. Waits until each is up.
     Activate(life::Activate),
     /// Stop plugins, and keep them stopped.
@@ -41,6 +48,8 @@ pub(crate) enum ClientCommand {
     Remove(removal::Remove),
     /// Show how a plugin's runs ended, and the last lines of its log.
     History(history::History),
+    /// Download the package of a plugin.
+    Download(download::Download),
     /// List the versions of a plugin that are kept.
     Versions(versions::Versions),
     /// Go back to an earlier version of a plugin.
@@ -59,6 +68,9 @@ impl ClientCommand {
         match self {
             Self::List(list) => list.run(),
             Self::Get(get) => get.run(),
+            Self::Install(install) => install.run(),
+            Self::Update(update) => update.run(),
+            Self::Download(download) => download.run(),
             Self::Activate(activate) => activate.run(),
             Self::Deactivate(deactivate) => deactivate.run(),
             Self::Restart(restart) => restart.run(),

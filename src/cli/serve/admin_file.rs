@@ -26,11 +26,13 @@ impl AdminFile {
     pub(super) fn write(
         data: &Path,
         url: &str,
+        rpc_url: &str,
         token_file: Option<&Path>,
     ) -> Result<Self, CliError> {
         let path = data.join(FILE);
         let content = json!({
             "url": url,
+            "rpc_url": rpc_url,
             "token_file": token_file,
             "pid": std::process::id(),
             "started_at": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),

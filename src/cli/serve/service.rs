@@ -100,7 +100,9 @@ impl Service {
         )
         .map_err(|error| CliError::from(error).about(named("admin")))?;
         let token_file = token_file.map(|file| from_directory(&data, &file));
-        let file = AdminFile::write(&data, &admin.url(), token_file.as_deref())?;
+        let rpc_url = settings.public_url.clone();
+        let rpc_url = rpc_url.unwrap_or_else(|| listener.base_url());
+        let file = AdminFile::write(&data, &admin.url(), &rpc_url, token_file.as_deref())?;
         let local = url::connected(&listener.base_url())?;
         match &settings.public_url {
             None => log::info!("plugins connect to {local}"),
