@@ -65,6 +65,19 @@ impl Call<'_, '_> {
             .map(|(_, value)| value)
     }
 
+    /// Returns a parameter of the query that is true or false; `default` if it is absent.
+    ///
+    /// # Errors
+    /// 400 if it is anything else.
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, Problem> {
+        match self.query(name).as_deref() {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(_) => Err(Problem::bad_request(format!("`{name}` is true or false"))),
+        }
+    }
+
     /// Reads a JSON body.
     ///
     /// # Errors

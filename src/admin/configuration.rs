@@ -17,6 +17,12 @@ pub(super) fn get(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
 
 pub(super) fn replace(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
     let id = call.id()?;
+    let is_proposed = call.flag("propose", true)?;
     let proposal = call.json()?;
-    json(200, &call.manager().configure(id, proposal)?)
+    let manager = call.manager();
+    if is_proposed {
+        json(200, &manager.configure(id, proposal)?)
+    } else {
+        json(200, &manager.store_configuration(id, proposal)?)
+    }
 }

@@ -9,7 +9,8 @@
 //! Every line and every gap has an id, and the stream begins with one. It goes on behind the id that the header
 //! `Last-Event-ID` has, which browsers send when they connect again, or else behind that of the query `after`. If
 //! there is none, it begins with the last lines that the query `tail` asks for, or with the oldest one that is
-//! kept. A comment comes when nothing else has for [`HEARTBEAT`].
+//! kept. A comment comes when nothing else has for [`HEARTBEAT`]. With the query `follow=false` the stream ends where
+//! the log does at that moment.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ pub(super) fn follow(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
             .map_err(|_| Problem::bad_request("`tail` must be a number of lines"))
     });
     let tail = tail.transpose()?;
+    let follows = call.flag("follow", true)?;
     let resumed = call.request.header("Last-Event-ID").map(Cow::Borrowed);
     let place = resumed.or_else(|| call.query("after"));
     let follower = call.manager().follow_log(id)?;
@@ -41,16 +43,18 @@ pub(super) fn follow(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
     };
     Ok(Response::events(move |stream| {
         if stream.send_id(&follower.place()).is_ok() {
-            send(&mut follower, stream);
+            send(&mut follower, follows, stream);
         }
     }))
 }
 
-/// Sends what is printed, until the plugin is removed, the client goes away or the server stops.
-fn send(follower: &mut Follower, stream: &mut EventStream<'_>) {
+/// Sends what is printed, until the plugin is removed, the client goes away or the server stops; or, if the log is
+/// not followed, until its end.
+fn send(follower: &mut Follower, follows: bool, stream: &mut EventStream<'_>) {
     let mut sent = Instant::now();
+    let wait = if follows { LOOK } else { Duration::ZERO };
     while stream.is_open() {
-        let next = follower.next(LOOK);
+        let next = follower.next(wait);
         let event = match next {
             Ok(Followed::Line(line)) => stream.send(&Event {
                 id: Some(&follower.place()),
@@ -62,9 +66,12 @@ fn send(follower: &mut Follower, stream: &mut EventStream<'_>) {
                 name: Some("gap"),
                 data: &serde_json::json!({ "files": files, "bytes": bytes }).to_string(),
             }),
+            Err(error) if error.is_timeout() && !follows => {
+                return end("that is all so far", stream);
+            }
             Err(error) if error.is_timeout() && sent.elapsed() < HEARTBEAT => continue,
             Err(error) if error.is_timeout() => stream.comment(""),
-            Err(error) => return end(&error, stream),
+            Err(error) => return end(&reason(&error), stream),
         };
         if event.is_err() {
             return;
@@ -73,18 +80,21 @@ fn send(follower: &mut Follower, stream: &mut EventStream<'_>) {
     }
 }
 
-fn end(error: &Error, stream: &mut EventStream<'_>) {
-    let reason = match error {
+fn reason(error: &Error) -> String {
+    match error {
         Error::NotInstalled(_) => "the plugin was removed".to_owned(),
         error => {
             log::warn!("the log of a plugin cannot be followed: {error}");
             error.to_string()
         }
-    };
+    }
+}
+
+fn end(reason: &str, stream: &mut EventStream<'_>) {
     // A client that is gone needs no reason.
     let _ = stream.send(&Event {
         name: Some("end"),
-        data: &reason,
+        data: reason,
         ..Event::default()
     });
 }

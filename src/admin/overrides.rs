@@ -71,14 +71,22 @@ struct Seconds(Duration);
 
 #[derive(Serialize)]
 struct Shown<'a> {
-    /// The names of the variables alone.
-    environment: Vec<&'a str>,
+    environment: Variables<'a>,
     #[serde(flatten)]
     others: ShownOverrides,
 }
 
+/// Variables: their names alone, or with their values.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Variables<'a> {
+    Names(Vec<&'a str>),
+    Values(BTreeMap<&'a str, &'a str>),
+}
+
 pub(super) fn get(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
-    shown(&call.manager().get(call.id()?)?)
+    let with_values = call.flag("values", false)?;
+    shown(&call.manager().get(call.id()?)?, with_values)
 }
 
 pub(super) fn change(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
@@ -87,14 +95,19 @@ pub(super) fn change(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
     let manager = call.manager();
     let health = &call.host_settings().health;
     let changed = manager.change_overrides(id, |own| changes.apply(own, health));
-    shown(&changed?)
+    shown(&changed?, false)
 }
 
-fn shown(installation: &Installation) -> Result<Response, Problem> {
+fn shown(installation: &Installation, with_values: bool) -> Result<Response, Problem> {
     let overrides = &installation.record().overrides;
-    let names = overrides.environment.iter().map(|(name, _)| &**name);
+    let variables = overrides.environment.iter();
+    let environment = if with_values {
+        Variables::Values(variables.map(|(name, value)| (&**name, &**value)).collect())
+    } else {
+        Variables::Names(variables.map(|(name, _)| &**name).collect())
+    };
     let shown = Shown {
-        environment: names.collect(),
+        environment,
         others: ShownOverrides::of(overrides),
     };
     json(200, &shown)

@@ -85,14 +85,11 @@ fn add_described(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
 
 pub(super) fn remove(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
     let id = call.id()?;
-    match call.query("keep_data").as_deref() {
-        None | Some("false") => {
-            call.manager().remove(id)?;
-            Ok(Response::empty(204))
-        }
-        Some("true") => json(200, &call.manager().remove_keeping_data(id)?),
-        Some(_) => Err(Problem::bad_request("`keep_data` is true or false")),
+    if call.flag("keep_data", false)? {
+        return json(200, &call.manager().remove_keeping_data(id)?);
     }
+    call.manager().remove(id)?;
+    Ok(Response::empty(204))
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,8 @@ use crate::id::InstallationId;
 use crate::protocol::configuration::{Configuration, ConfigurationField};
 use crate::protocol::method::{Ack, Configure};
 use crate::session::Session;
-use crate::state::PluginMode;
+use crate::state::{PluginMode, ReportedState};
+use crate::store::Record;
 
 impl Manager {
     /// Returns the fields of the plugin's configuration schema; none if the manifest declares none.
@@ -101,6 +102,54 @@ impl Manager {
             merged
         })
     }
+
+    /// Stores a configuration without proposing it, for a plugin that is not active: one that does not come up
+    /// without its configuration, or before anything runs at all. It gets the configuration when it asks for it, and
+    /// once more when it is up.
+    ///
+    /// # Blocking
+    /// At most [`busy_timeout`](super::ManagerSettings::busy_timeout) for other operations on it, and for the store.
+    ///
+    /// # Errors
+    /// After an error the stored configuration is unchanged.
+    /// - [`Error::NotInstalled`].
+    /// - [`ErrorKind::InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration): members have the wrong type;
+    ///   [`Error::problems`] lists them all.
+    /// - [`Error::State`]: the plugin is active, and may refuse: [`configure`](Self::configure) asks it.
+    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy): another operation on it is in progress.
+    /// - [`ErrorKind::RecordDamaged`](crate::ErrorKind::RecordDamaged): its record is damaged.
+    /// - [The store's](crate::store::Store#errors).
+    pub fn store_configuration(
+        &self,
+        id: InstallationId,
+        configuration: Configuration,
+    ) -> Result<Configuration> {
+        let inner = &self.inner;
+        let _operation = inner.begin(id, "configure")?;
+        let mut record = inner.sound_record(id)?;
+        check(&record, &configuration)?;
+        let session = inner.host.session(id);
+        let state = session.map(|session| session.reported_state());
+        if let Some(state @ ReportedState::Active) = state {
+            let message = Some("the plugin decides about its configuration".into());
+            return Err(Error::State { state, message });
+        }
+        record.configuration.clone_from(&configuration);
+        // It may be on its way up, and have asked before this is stored.
+        record.pending_configuration = Some(configuration.clone());
+        inner.store().put(record)?;
+        Ok(configuration)
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::InvalidConfiguration`](crate::ErrorKind::InvalidConfiguration).
+fn check(record: &Record, configuration: &Configuration) -> Result<()> {
+    let problems = record.manifest.configuration_problems(configuration);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(OperationError::Configuration { problems }.into())
 }
 
 impl ManagerInner {
@@ -113,10 +162,7 @@ impl ManagerInner {
         let _operation = self.begin(id, "configure")?;
         let mut record = self.sound_record(id)?;
         let proposed = propose(&record.configuration);
-        let problems = record.manifest.configuration_problems(&proposed);
-        if !problems.is_empty() {
-            return Err(OperationError::Configuration { problems }.into());
-        }
+        check(&record, &proposed)?;
         let session = self.host.session(id).ok_or(Error::NotLoaded(id))?;
         session.check_active()?;
 

@@ -69,8 +69,7 @@ struct FieldProblem {
 
 #[derive(Deserialize)]
 struct RpcError {
-    code: i64,
-    message: String,
+    /// Code and message are in the detail.
     data: Option<Value>,
 }
 
@@ -153,17 +152,56 @@ impl Api {
         self.send(Method::GET, path, None)
     }
 
+    /// Asks for a stream of events, from behind this one on. A read fails after this silence.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(super) fn stream(
+        &self,
+        path: &str,
+        after: Option<&str>,
+        silence: Duration,
+    ) -> Result<Response<Body>, CliError> {
+        let mut request = self.request(Method::GET, path);
+        if let Some(after) = after {
+            request = request.header("Last-Event-ID", after);
+        }
+        let opened = request
+            .body(())
+            .map_err(ureq::Error::from)
+            .and_then(|request| {
+                let request = self.agent.configure_request(request);
+                self.agent
+                    .run(request.timeout_per_read(Some(silence)).build())
+            });
+        self.judged(opened)
+    }
+
+    fn request(&self, method: Method, path: &str) -> Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(AUTHORIZATION, format!("Bearer {}", self.token.0))
+    }
+
+    fn judged(
+        &self,
+        sent: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, CliError> {
+        let mut response = sent.map_err(|error| self.failure(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refusal(&mut response))
+    }
+
     fn send(
         &self,
         method: Method,
         path: &str,
         upload: Option<Upload<'_>>,
     ) -> Result<Response<Body>, CliError> {
-        let authorization = format!("Bearer {}", self.token.0);
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header(AUTHORIZATION, authorization);
+        let request = self.request(method, path);
         let sent = match upload {
             Some(upload) => {
                 let request = request
@@ -173,11 +211,7 @@ impl Api {
             }
             None => self.run(request, SendBody::none()),
         };
-        let mut response = sent.map_err(|error| self.failure(&error))?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        Err(self.refusal(&mut response))
+        self.judged(sent)
     }
 
     fn run(&self, request: Builder, body: SendBody<'_>) -> Result<Response<Body>, ureq::Error> {
@@ -238,17 +272,8 @@ impl Api {
         for FieldProblem { field, message } in &problem.fields {
             let _ = write!(said, "; {field}: {message}");
         }
-        if let Some(RpcError {
-            code,
-            message,
-            data,
-        }) = &problem.rpc_error
-        {
-            let _ = write!(said, " (the plugin's error {code}: {message}");
-            if let Some(data) = data {
-                let _ = write!(said, "; {data}");
-            }
-            said.push(')');
+        if let Some(RpcError { data: Some(data) }) = &problem.rpc_error {
+            let _ = write!(said, "; its data: {data}");
         }
         if status.is_server_error() && problem.kind == "internal" {
             let _ = write!(said, "; the host's log has more of {}", problem.trace_id);

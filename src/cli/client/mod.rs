@@ -7,13 +7,20 @@
 
 mod api;
 mod ask;
+mod call;
+mod config;
 mod download;
+mod environment;
+mod events;
 mod get;
 mod history;
 mod host;
+mod input;
 mod install;
 mod life;
+mod limits;
 mod list;
+mod logs;
 mod output;
 mod package;
 mod plugins;
@@ -46,6 +53,20 @@ pub(crate) enum ClientCommand {
     Restart(life::Restart),
     /// Stop a plugin and remove it. Its data and its log are kept unless they are purged.
     Remove(removal::Remove),
+    /// Show what a plugin has printed, and with --follow what it prints.
+    Logs(logs::Logs),
+    /// Call a method of a plugin, and print what it answers.
+    Call(call::Call),
+    /// Publish an event to the plugins that consume it.
+    Publish(call::Publish),
+    /// A plugin's configuration.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Variables in a plugin's environment.
+    #[command(subcommand)]
+    Env(environment::Env),
+    /// Show or set what a plugin's processes may use. It counts from the next start on.
+    Limits(limits::Limits),
     /// Show how a plugin's runs ended, and the last lines of its log.
     History(history::History),
     /// Download the package of a plugin.
@@ -75,6 +96,12 @@ impl ClientCommand {
             Self::Deactivate(deactivate) => deactivate.run(),
             Self::Restart(restart) => restart.run(),
             Self::Remove(remove) => remove.run(),
+            Self::Logs(logs) => logs.run(),
+            Self::Call(call) => call.run(),
+            Self::Publish(publish) => publish.run(),
+            Self::Config(config) => config.run(),
+            Self::Env(env) => env.run(),
+            Self::Limits(limits) => limits.run(),
             Self::History(history) => history.run(),
             Self::Versions(versions) => versions.run(),
             Self::Rollback(rollback) => rollback.run(),

@@ -22,7 +22,7 @@ use crossbeam_channel::{never, select};
 
 pub(crate) use admin_file::FILE as ADMIN_FILE;
 pub(crate) use arguments::ServeArguments;
-pub(crate) use settings::Secret;
+pub(crate) use settings::{Secret, values};
 pub(crate) use unserved::Unserved;
 
 use super::error::CliError;

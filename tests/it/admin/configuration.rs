@@ -32,7 +32,31 @@ fn what_the_plugin_takes_is_stored_and_answered() {
     let (kind, _) = api.json("PATCH", &path, &first).problem(409);
     assert_eq!(kind, "not_loaded");
     assert_eq!(api.get(&path).value(200), json!({}));
+    // Unless it is only to be stored, under the same rules.
+    let stored = format!("{path}?propose=false");
+    let early = json!({"channel": "early"});
+    assert_eq!(api.json("PATCH", &stored, &early).value(200), early);
+    assert_eq!(api.get(&path).value(200), early);
+    let wrong = json!({"limit": "hush"});
+    assert_eq!(
+        api.json("PATCH", &stored, &wrong).problem(400).0,
+        "invalid_configuration"
+    );
+    assert_eq!(
+        api.json("PATCH", &format!("{path}?propose=0"), &early)
+            .problem(400)
+            .0,
+        "invalid_input"
+    );
     api.managed.activate(plugin, crate::support::LONG).unwrap();
+    // It was given that, and decides from now on.
+    let given = api.managed.session(plugin);
+    let given = crate::support::plugin::call(&given, "configuration", &json!({})).unwrap();
+    assert_eq!(given["configuration"]["channel"], "early", "{given}");
+    assert_eq!(
+        api.json("PATCH", &stored, &json!({})).problem(409).0,
+        "wrong_state"
+    );
     for new in [first, json!({"loud": true}), json!({})] {
         // What it does not name is gone.
         assert_eq!(api.json("PATCH", &path, &new).value(200), new);

@@ -104,6 +104,25 @@ fn lines_come_from_the_oldest_on_through_rotation_until_the_plugin_is_removed() 
 }
 
 #[test]
+fn a_log_that_is_not_followed_ends_where_it_does() {
+    let api = Api::with_small_logs("admin-logs-whole", 10);
+    let plugin = api.managed.running(api.managed.package("1", &[]));
+    api.settle();
+    api.print(plugin, 1..=30);
+    let mut events = api.logs(plugin, "?follow=false&tail=3");
+    expect_lines(&mut events, 28..=30);
+    let end = events.next().unwrap();
+    assert_eq!(end.name.as_deref(), Some("end"));
+    assert_eq!(end.data, "that is all so far");
+    assert_eq!(events.next(), None);
+    let (kind, _) = api
+        .get(&format!("/api/plugins/{plugin}/logs?follow=1"))
+        .problem(400);
+    assert_eq!(kind, "invalid_input");
+    api.end();
+}
+
+#[test]
 fn a_comment_comes_when_nothing_else_does() {
     let api = Api::new("admin-log-quiet");
     let plugin = api.managed.installed(api.managed.package("1", &[]));

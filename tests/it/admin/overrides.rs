@@ -27,6 +27,11 @@ fn settings_are_changed_one_by_one_and_apply_from_the_next_start() {
     assert_eq!(shown["process_limits"], json!({"open_files": 123}));
     assert_eq!(shown["health"]["misses_allowed"], 9);
     assert!(!patch(&json!({})).text().contains("the-secret"));
+    // Values are shown to whoever asks for them, and to no one else.
+    let with_values = api.get(&format!("{path}?values=true")).value(200);
+    assert_eq!(with_values["environment"]["OWN_NAME"], "the-secret");
+    let (kind, _) = api.get(&format!("{path}?values=yes")).problem(400);
+    assert_eq!(kind, "invalid_input");
 
     let second = json!({"environment": {"OTHER": null}, "health": null});
     let shown = patch(&second).value(200);

@@ -52,6 +52,24 @@ fn a_package_is_added_and_removed() {
 }
 
 #[test]
+fn data_is_kept_if_that_is_asked_for() {
+    let api = Api::new("admin-keep-data");
+    let plugin = api.managed.running(api.managed.package("1", &[]));
+    let path = format!("/api/plugins/{plugin}?keep_data=");
+    let (kind, _) = api
+        .send("DELETE", &format!("{path}1"), &[], b"")
+        .problem(400);
+    assert_eq!(kind, "invalid_input");
+    let removed = api
+        .send("DELETE", &format!("{path}true"), &[], b"")
+        .value(200);
+    let kept = removed["kept"].as_str().expect("where it is");
+    assert!(std::path::Path::new(kept).is_dir(), "{kept}");
+    assert_eq!(removed["left"], Value::Null);
+    api.end();
+}
+
+#[test]
 fn what_cannot_be_added_is_refused_and_leaves_nothing() {
     let api = Api::new("admin-add-wrong");
     let described = json!({"mode": "external", "manifest": manifest("outside")});

@@ -6,7 +6,7 @@ mod file;
 mod reader;
 #[cfg(test)]
 mod tests;
-mod values;
+pub(crate) mod values;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

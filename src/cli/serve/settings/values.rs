@@ -153,14 +153,14 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
         .map_err(|_| "write a whole number from 0".to_owned())
 }
 
-pub(super) fn positive(text: &str) -> Result<u64, String> {
+pub(crate) fn positive(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(0) | Err(_) => Err("write a whole number from 1".to_owned()),
         Ok(number) => Ok(number),
     }
 }
 
-pub(super) fn nice(text: &str) -> Result<i32, String> {
+pub(crate) fn nice(text: &str) -> Result<i32, String> {
     match text.parse() {
         Ok(nice) if (-20..=19).contains(&nice) => Ok(nice),
         _ => Err("write a whole number from -20 to 19".to_owned()),
@@ -175,7 +175,7 @@ const UNITS: [(&str, u64); 4] = [
 ];
 
 /// Reads a number of bytes, at least one, with or without a unit.
-pub(super) fn size(text: &str) -> Result<Size, String> {
+pub(crate) fn size(text: &str) -> Result<Size, String> {
     let wrong = || "write a size such as 512MiB; the units are B, KiB, MiB and GiB".to_owned();
     let unit = UNITS
         .iter()

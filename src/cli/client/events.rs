@@ -1,0 +1,165 @@
+//! `Events`: a stream of server-sent events that outlives connections: after one that broke it goes on behind the last
+//! event that came.
+
+use std::io::{BufRead, BufReader, Read as _};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ureq::BodyReader;
+
+use super::api::Api;
+use crate::cli::error::CliError;
+use crate::cli::run::say;
+
+/// How long a stream may be silent. The host says something every 15 s.
+const SILENCE: Duration = Duration::from_secs(45);
+/// How long a host that has gone away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two attempts to reach it again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a line of a stream: more than a host sends in one.
+const LINE: u64 = 16 * 1024 * 1024;
+
+/// An event.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Empty for one without a name.
+    pub(super) name: String,
+    pub(super) data: String,
+}
+
+/// A stream of events.
+pub(super) struct Events<'a> {
+    api: &'a Api,
+    path: String,
+    reader: Option<BufReader<BodyReader<'static>>>,
+    /// The id of the last event that came whole.
+    last_id: Option<String>,
+}
+
+impl<'a> Events<'a> {
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// As [`Api::open`].
+    pub(super) fn open(api: &'a Api, path: String) -> Result<Self, CliError> {
+        let mut events = Self {
+            api,
+            path,
+            reader: None,
+            last_id: None,
+        };
+        events.connect()?;
+        Ok(events)
+    }
+
+    fn connect(&mut self) -> Result<(), CliError> {
+        let response = self
+            .api
+            .stream(&self.path, self.last_id.as_deref(), SILENCE)?;
+        self.reader = Some(BufReader::new(response.into_body().into_reader()));
+        Ok(())
+    }
+
+    /// Waits for the next event. If the host goes away it is waited for, for a minute.
+    ///
+    /// # Errors
+    /// [`CliError`] when the host does not come back, or refuses to go on.
+    pub(super) fn next(&mut self) -> Result<Event, CliError> {
+        loop {
+            if let Some(reader) = &mut self.reader
+                && let Some((event, id)) = read(reader)
+            {
+                self.last_id = id.or(self.last_id.take());
+                if let Some(event) = event {
+                    return Ok(event);
+                }
+                continue;
+            }
+            self.reader = None;
+            self.reconnect()?;
+        }
+    }
+
+    fn reconnect(&mut self) -> Result<(), CliError> {
+        say(&format!(
+            "the host at {} has gone; waiting for it",
+            self.api.base()
+        ));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.connect() {
+                Ok(()) => {
+                    say("the host is back");
+                    return Ok(());
+                }
+                Err(failure) if failure.code() != 4 || Instant::now() >= deadline => {
+                    return Err(failure);
+                }
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+    }
+}
+
+/// What stands between two empty lines: an event, and the id from which a client goes on.
+type Block = (Option<Event>, Option<String>);
+
+/// Reads the next block; `None` if the stream ended or broke, also in the middle of one.
+fn read(reader: &mut impl BufRead) -> Option<Block> {
+    let mut event = Event::default();
+    let mut data: Option<String> = None;
+    let mut id = None;
+    loop {
+        let mut line = String::new();
+        let size = (&mut *reader).take(LINE).read_line(&mut line).ok()?;
+        if size == 0 {
+            return None;
+        }
+        let line = line.strip_suffix('\n')?;
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.is_empty() {
+            let event = data.map(|data| Event { data, ..event });
+            return Some((event, id));
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut event.name),
+            "id" => id = Some(value.to_owned()),
+            "data" => match &mut data {
+                None => data = Some(value.to_owned()),
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+            },
+            // A comment, or what this program does not know.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_whole_or_not_at_all() {
+        let text = ": hello\n\nid: 7\ndata: a\ndata:  b\n\nevent: gap\r\ndata: {}\r\n\r\nid: 8\ndata: \n\nid: 9\n\ndata: cut o";
+        let mut reader = text.as_bytes();
+        let mut next = || read(&mut reader);
+        assert_eq!(next(), Some((None, None)));
+        let event = |name: &str, data: &str| {
+            Some(Event {
+                name: name.to_owned(),
+                data: data.to_owned(),
+            })
+        };
+        assert_eq!(next(), Some((event("", "a\n b"), Some("7".to_owned()))));
+        assert_eq!(next(), Some((event("gap", "{}"), None)));
+        assert_eq!(next(), Some((event("", ""), Some("8".to_owned()))));
+        assert_eq!(next(), Some((None, Some("9".to_owned()))));
+        assert_eq!(next(), None);
+    }
+}
