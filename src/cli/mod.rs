@@ -31,10 +31,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use log::LevelFilter;
 use plugin_runner::{Keeper, RuntimeProvider};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -55,7 +54,7 @@ Output, after the plugin's name:
   *  a state: inactive, starting, connecting, active, stopping, restarting, errored
   |  a line of its standard output
   !  a line of its standard error
-  >  anything else, such as where an external plugin connects to
+  >  anything else: what came of a command, what a plugin asks of the host, where an external plugin connects to
 Colours are used on a terminal, unless NO_COLOR is set. Durations are written 500ms, 3s, 1m30s or 1.5h.";
 
 const SERVE: &str = "\
@@ -79,8 +78,12 @@ enum Command {
     ///
     /// Ctrl-C, SIGTERM and SIGHUP stop all plugins in order; a second one kills them. Without PATH
     /// and --external a built-in sample plugin runs, and is pinged every second.
-    #[command(after_long_help = format!("{OUTPUT}\n\n{EXIT_CODES}"))]
-    Run(Box<RunArguments>),
+    ///
+    /// On a terminal, or with --stdin, lines that are typed are commands: `call METHOD {…}`, `event NAME {…}`,
+    /// `configure {…}`, `restart`, `stop`, `start`, `state`, `quit`, and `help`. What a plugin asks of the host is
+    /// shown, and answered with --config and --answer.
+    #[command(after_help = run::EXAMPLES, after_long_help = format!("{OUTPUT}\n\n{EXIT_CODES}\n\n{}", run::EXAMPLES))]
+    Run(Box<run::RunArguments>),
     /// Run what is installed in a directory, with an HTTP API to install, watch and call plugins.
     ///
     /// SIGINT and SIGTERM stop everything in order, within the stop grace and 17 s; a second one kills the plugins. SIGHUP reads the
@@ -114,63 +117,6 @@ enum DevCommand {
     /// installed is not packed.
     #[command(after_help = "Example: plugin-runner dev package hello --output hello.zip")]
     Package(package::PackageArguments),
-}
-
-/// The arguments of `run`.
-#[derive(Args, Debug)]
-struct RunArguments {
-    /// Directories with manifest.json or manifest.yaml, run in place, and zip archives, unpacked below the data directory.
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// Directory for packages, logs and plugin data, used by one run at a time; kept, and found again
-    /// by a later run of the same paths [default: a temporary directory, removed at the end].
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Address on which plugins connect; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = address)]
-    listen: String,
-    /// Where plugins run: local, as child processes; or sprites, in remote sandboxes.
-    ///
-    /// Sprites, to which plugins are uploaded, need --public-url, SPRITES_API_KEY in the environment, and
-    /// SPRITES_API_URL if the service is not at https://api.sprites.dev. Without --data they are deleted at the
-    /// end. With it they stay, and are paid for, until they are deleted at the service; their names begin
-    /// with `pr-`.
-    #[arg(long, value_name = "NAME", default_value = "local", value_parser = runtime)]
-    runtime: RuntimeProvider,
-    /// URL at which plugins reach the address of --listen, such as wss://plugins.example.com
-    /// [default: that address; sprites need a URL].
-    #[arg(long, value_name = "URL", value_parser = url::public_url)]
-    public_url: Option<String>,
-    /// Manifest file of an external plugin: prints the URL that it must connect with. Repeatable.
-    #[arg(long, value_name = "MANIFEST")]
-    external: Vec<PathBuf>,
-    /// Print one JSON object per line, for programs.
-    #[arg(long)]
-    json: bool,
-    /// Environment variable for the plugins, this program's own or with a value. Repeatable.
-    #[arg(long, value_name = "NAME[=VALUE]", value_parser = variable)]
-    env: Vec<Variable>,
-    /// Restarts in a row before a plugin is given up.
-    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = attempts)]
-    max_restart_attempts: u32,
-    /// Longest wait before a restart; the waits are 1s, 2s, 4s and so on.
-    #[arg(long, value_name = "D", default_value = "60s", allow_hyphen_values = true, value_parser = duration::parse)]
-    max_backoff: Duration,
-    /// A plugin that was active for so long starts over with counting restarts.
-    #[arg(long, value_name = "D", default_value = "30s", allow_hyphen_values = true, value_parser = duration::parse)]
-    crash_threshold: Duration,
-    /// Wait before the restart of such a plugin.
-    #[arg(long, value_name = "D", default_value = "5s", allow_hyphen_values = true, value_parser = duration::parse)]
-    crash_backoff: Duration,
-    /// Time between asking a plugin to end and killing it.
-    #[arg(long, value_name = "D", default_value = "3s", allow_hyphen_values = true, value_parser = duration::parse)]
-    stop_grace: Duration,
-    /// Time for a started plugin to connect.
-    #[arg(long, value_name = "D", default_value = "5m", allow_hyphen_values = true, value_parser = duration::parse_positive)]
-    connect_timeout: Duration,
-    /// Log what the host does to standard error; twice for more.
-    #[arg(long, short, action = clap::ArgAction::Count)]
-    verbose: u8,
 }
 
 /// A variable for plugins; without a value it is passed on from this program's environment.
@@ -378,6 +324,7 @@ mod tests {
     use plugin_runner::{RestartPolicy, Timeouts};
 
     use super::*;
+    use run::RunArguments;
 
     fn parse(arguments: &[&str]) -> Result<RunArguments, clap::Error> {
         let arguments = ["plugin-runner", "run"].iter().chain(arguments);

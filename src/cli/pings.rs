@@ -2,7 +2,7 @@
 
 use std::io;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use plugin_runner::protocol::method::Ping;
@@ -58,6 +58,14 @@ fn run(session: &Session, notices: &Sender<Notice>, stopped: &Receiver<()>) {
             Err(error) => Err(error.to_string()),
         };
         let plugin = session.id();
-        notify(notices, Notice::Ping { plugin, outcome });
+        let at = SystemTime::now();
+        notify(
+            notices,
+            Notice::Ping {
+                plugin,
+                at,
+                outcome,
+            },
+        );
     }
 }

@@ -19,10 +19,14 @@ const NOTICES: usize = 1024;
 /// A handle to the thread.
 #[derive(Debug)]
 pub(crate) struct Printer {
-    notices: Sender<Notice>,
     finish: Sender<()>,
     /// Receives the result of the thread, at the end or when standard output has failed.
     done: Receiver<io::Result<()>>,
+}
+
+/// Returns the channel of notices, for [`notify`] and [`Printer::start`].
+pub(crate) fn notices() -> (Sender<Notice>, Receiver<Notice>) {
+    bounded(NOTICES)
 }
 
 impl Printer {
@@ -31,15 +35,15 @@ impl Printer {
         format: Format,
         changes: Receiver<StateChange>,
         lines: Arc<LineQueue>,
+        notices: Receiver<Notice>,
     ) -> Result<Self, CliError> {
-        let (notices, received_notices) = bounded(NOTICES);
         let (finish, finished) = bounded(1);
         let (sender, done) = bounded(1);
         let body = PrinterLoop {
             format,
             changes,
             lines,
-            notices: received_notices,
+            notices,
             finished,
         };
         thread::Builder::new()
@@ -49,16 +53,7 @@ impl Printer {
                 let _ = sender.send(body.run());
             })
             .map_err(CliError::cannot("start the printer"))?;
-        Ok(Self {
-            notices,
-            finish,
-            done,
-        })
-    }
-
-    /// Returns the channel for [`notify`].
-    pub(crate) const fn notices(&self) -> &Sender<Notice> {
-        &self.notices
+        Ok(Self { finish, done })
     }
 
     /// Returns the channel on which the thread reports that standard output cannot be written any more.

@@ -8,9 +8,9 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use plugin_runner::runtime::SpritesSettings;
 use plugin_runner::{Host, InstallationId, Manager, PluginMode, Session, Store};
 
-use super::RunArguments;
 use super::data_dir::DataDir;
 use super::error::CliError;
+use super::run::RunArguments;
 use super::run::say;
 use super::source::NamedPlugin;
 

@@ -68,7 +68,7 @@ pub use limits::PackageLimits;
 pub(crate) use migration::MigratedFiles;
 pub(crate) use migration::{check_untracked_files, migrate_files};
 pub(crate) use open_dir::{OpenDir, PRIVATE, PUBLIC, open_file, open_or_create_dir};
-pub use pack::{Packed, pack};
+pub use pack::{Packed, pack, packed_files};
 pub(crate) use releases::{keep_releases, remove_installation, remove_release};
 pub use review::{Review, review, review_directory};
 pub(crate) use spool::Spool;

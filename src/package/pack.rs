@@ -87,6 +87,19 @@ pub fn pack(
     })
 }
 
+/// Returns the paths of the files that [`pack`] would pack, the manifest aside, relative to the directory and sorted.
+///
+/// # Blocking
+/// For listing the directory. At most 100,000 files and directories are looked at.
+///
+/// # Errors
+/// Those of [`pack`] that concern names, pipes, sockets, devices and what cannot be read.
+pub fn packed_files(directory: &Path) -> Result<Vec<String>> {
+    let top = OpenDir::follow(directory).map_err(failed("open directory", directory))?;
+    let found = Found::below(&top, None)?;
+    Ok(found.files.into_keys().collect())
+}
+
 impl Packed {
     /// Writes the archive to a file, which is there whole or not at all. `replace` lets it take the place of
     /// another.
@@ -146,23 +159,12 @@ fn zipped(
     limits: &PackageLimits,
 ) -> Result<(Vec<u8>, LeftOut), PackageError> {
     let top = OpenDir::follow(directory).map_err(failed("open directory", directory))?;
-    let mut found = Found {
-        top: &top,
-        rules: rules(&top)?,
-        output: output.and_then(|output| below(directory, output)),
-        looked_at: 0,
-        files: BTreeMap::new(),
-        left_out: Vec::new(),
-    };
-    let mut waiting = vec![String::new()];
-    while let Some(dir) = waiting.pop() {
-        waiting.extend(found.list(&dir)?);
-    }
+    let output = output.and_then(|output| below(directory, output));
     let Found {
         files,
         mut left_out,
         ..
-    } = found;
+    } = Found::below(&top, output)?;
     left_out.sort_unstable();
     let too_large = |error| too_large(error, &files);
     check(&files, manifest, limits).map_err(too_large)?;
@@ -188,7 +190,24 @@ struct Found<'a> {
     left_out: LeftOut,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
+    /// Looks at everything in a directory.
+    fn below(top: &'a OpenDir, output: Option<PathBuf>) -> Result<Self, PackageError> {
+        let mut found = Self {
+            top,
+            rules: rules(top)?,
+            output,
+            looked_at: 0,
+            files: BTreeMap::new(),
+            left_out: Vec::new(),
+        };
+        let mut waiting = vec![String::new()];
+        while let Some(dir) = waiting.pop() {
+            waiting.extend(found.list(&dir)?);
+        }
+        Ok(found)
+    }
+
     /// Takes what is in one of the directories; returns the directories in it.
     fn list(&mut self, dir: &str) -> Result<Vec<String>, PackageError> {
         let here = self.top.below(Path::new(dir));

@@ -115,9 +115,21 @@ fn a_plugin_that_exits_at_once_errs_after_the_configured_attempts() {
     }
     assert_eq!(ends[2]["to"], "errored");
     for (stream, line) in [("stdout", "tried"), ("stderr", "and failed")] {
-        let log = json!({"type": "log", "plugin": "bad", "stream": stream, "line": line});
-        let count = objects.iter().filter(|object| **object == log).count();
-        assert_eq!(count, 3, "{log}");
+        let is_it = |object: &&Value| {
+            let log = [
+                ("type", "log"),
+                ("plugin", "bad"),
+                ("stream", stream),
+                ("line", line),
+            ];
+            log.iter().all(|(name, value)| object[*name] == *value)
+        };
+        let found: Vec<_> = objects.iter().filter(is_it).collect();
+        assert_eq!(found.len(), 3, "{line}");
+        for line in found {
+            assert_eq!(line["installation"], ends[0]["installation"]);
+            assert!(line["at"].as_str().unwrap().ends_with('Z'), "{line}");
+        }
     }
     // Nothing was left to run, so the program ended by itself.
     assert_eq!(output.status.code(), Some(1));

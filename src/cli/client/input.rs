@@ -13,7 +13,7 @@ const SIZE: u64 = 4 * 1024 * 1024;
 
 /// Where an object is.
 #[derive(Clone, Debug)]
-pub(super) enum Object {
+pub(in crate::cli) enum Object {
     Here(Map<String, Value>),
     File(PathBuf),
     StandardInput,
@@ -23,7 +23,7 @@ pub(super) enum Object {
 ///
 /// # Errors
 /// A text that says what is wrong.
-pub(super) fn object(text: &str) -> Result<Object, String> {
+pub(in crate::cli) fn object(text: &str) -> Result<Object, String> {
     match (text, text.strip_prefix('@')) {
         ("-", _) => Ok(Object::StandardInput),
         (_, Some(path)) => Ok(Object::File(path.into())),
@@ -35,7 +35,7 @@ pub(super) fn object(text: &str) -> Result<Object, String> {
 ///
 /// # Errors
 /// [`CliError`] when it cannot be read or is no object.
-pub(super) fn read_object(object: Option<&Object>) -> Result<Map<String, Value>, CliError> {
+pub(in crate::cli) fn read_object(object: Option<&Object>) -> Result<Map<String, Value>, CliError> {
     match object {
         None => Ok(Map::new()),
         Some(Object::Here(object)) => Ok(object.clone()),
@@ -63,7 +63,7 @@ fn text(reader: impl io::Read) -> Result<String, CliError> {
     Ok(text)
 }
 
-fn parse(text: &str) -> Result<Map<String, Value>, String> {
+pub(in crate::cli) fn parse(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("write a JSON object, such as {\"name\": \"value\"}".to_owned()),

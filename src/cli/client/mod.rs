@@ -15,7 +15,7 @@ mod events;
 mod get;
 mod history;
 mod host;
-mod input;
+pub(super) mod input;
 mod install;
 mod life;
 mod limits;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::{InstallationId, Problem, ReportedState, StateChange};
@@ -23,6 +23,8 @@ pub(crate) struct Human {
     /// Painted and padded.
     names: HashMap<InstallationId, Arc<str>>,
     width: usize,
+    /// Whether each line begins with the time of day.
+    has_times: bool,
 }
 
 impl Human {
@@ -41,7 +43,13 @@ impl Human {
             paint,
             names,
             width,
+            has_times: false,
         }
+    }
+
+    /// Lets each line begin with the time of day, in UTC.
+    pub(crate) fn with_times(self, has_times: bool) -> Self {
+        Self { has_times, ..self }
     }
 
     pub(super) fn state(&self, change: &StateChange, to: &mut String) {
@@ -65,7 +73,7 @@ impl Human {
             // The message was shown with the state before.
             _ => state,
         };
-        self.put(change.plugin, "*", &text, to);
+        self.put(Some(change.plugin), change.at, "*", &text, to);
         if change.to == ReportedState::Errored
             && let Some(problem) = &change.problem
         {
@@ -79,35 +87,75 @@ impl Human {
             LogStream::Stdout => "|",
             _ => "!",
         };
-        self.put(line.plugin, mark, &text, to);
+        self.put(Some(line.plugin), line.at, mark, &text, to);
     }
 
     pub(super) fn notice(&self, notice: &Notice, to: &mut String) {
         match notice {
-            Notice::External { plugin, url } => {
-                self.put(*plugin, ">", &format!("connects to {url}"), to);
+            Notice::External { plugin, at, url } => {
+                self.put(Some(*plugin), *at, ">", &format!("connects to {url}"), to);
             }
             Notice::Ping {
                 plugin,
+                at,
                 outcome: Ok(took),
             } => {
-                let milliseconds = took.as_secs_f64() * 1_000.0;
-                let text = format!("ping answered in {milliseconds:.2} ms");
-                self.put(*plugin, ">", &self.paint.faint(&text), to);
+                let text = format!("ping answered {}", in_milliseconds(*took));
+                self.put(Some(*plugin), *at, ">", &self.paint.faint(&text), to);
             }
             Notice::Ping {
                 plugin,
+                at,
                 outcome: Err(problem),
             } => {
                 let text = format!("ping failed: {}", harmless(problem));
-                self.put(*plugin, ">", &self.paint.warning(&text), to);
+                self.put(Some(*plugin), *at, ">", &self.paint.warning(&text), to);
+            }
+            Notice::Call {
+                plugin,
+                at,
+                method,
+                params,
+                answer,
+            } => {
+                let asked = format!("calls {} {params}", harmless(method));
+                let text = match answer {
+                    Ok(answer) => format!("{asked}, is answered {answer}"),
+                    Err(error) => self
+                        .paint
+                        .warning(&format!("{asked}, is refused: {}", harmless(error))),
+                };
+                self.put(Some(*plugin), *at, ">", &harmless(&text), to);
+            }
+            Notice::Reply {
+                plugin,
+                at,
+                command,
+                outcome,
+                took,
+            } => {
+                let command = harmless(command);
+                let took = took.map(|took| format!(" {}", in_milliseconds(took)));
+                let took = self.paint.faint(&took.unwrap_or_default());
+                let outcome = match outcome {
+                    Ok(Value::String(text)) if text.contains('\n') => shown(text),
+                    Ok(Value::String(text)) => format!("{command}: {}", harmless(text)),
+                    Ok(value) => format!("{command}: {}{took}", harmless(&value.to_string())),
+                    Err(error) => self
+                        .paint
+                        .warning(&format!("{command}: {}", harmless(error))),
+                };
+                for line in outcome.lines() {
+                    self.put(*plugin, *at, ">", line, to);
+                }
             }
         }
     }
 
     /// Appends what is known about an error, in a block below its line.
     fn details(&self, details: &Map<String, Value>, to: &mut String) {
-        let indent = self.width + 4;
+        let times = if self.has_times { TIME.len() + 1 } else { 0 };
+        let indent = times + self.width + 4;
         let mut row = |name: &str, value: &str| {
             let name = self.paint.faint(&format!("{name:12}"));
             // Writing to a string succeeds.
@@ -132,14 +180,49 @@ impl Human {
             "{lost} {lines} left out here, because the output is not read fast enough; the \
              plugin's log, which --data keeps, has them"
         );
-        self.put(plugin, ">", &self.paint.warning(&text), to);
+        self.put(
+            Some(plugin),
+            SystemTime::now(),
+            ">",
+            &self.paint.warning(&text),
+            to,
+        );
     }
 
-    fn put(&self, plugin: InstallationId, mark: &str, text: &str, to: &mut String) {
-        let name = self.names.get(&plugin).map_or("?", |name| name);
+    fn put(
+        &self,
+        plugin: Option<InstallationId>,
+        at: SystemTime,
+        mark: &str,
+        text: &str,
+        to: &mut String,
+    ) {
+        let nothing = " ".repeat(self.width);
+        let name = match plugin {
+            Some(plugin) => self.names.get(&plugin).map_or("?", |name| name),
+            None => &nothing,
+        };
         let mark = self.paint.faint(mark);
+        if self.has_times {
+            let at = humantime::format_rfc3339_millis(at).to_string();
+            let time = at.get(TIME).unwrap_or_default();
+            let _ = write!(to, "{} ", self.paint.faint(time));
+        }
         let _ = writeln!(to, "{name}  {mark} {text}");
     }
+}
+
+/// Where the time of day stands in RFC 3339.
+const TIME: std::ops::Range<usize> = 11..23;
+
+fn in_milliseconds(time: Duration) -> String {
+    format!("in {:.2} ms", time.as_secs_f64() * 1_000.0)
+}
+
+/// Returns text of several lines, harmless.
+fn shown(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(harmless).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -217,11 +300,62 @@ mod tests {
         let plugin = plugins[0].record.id;
         let mut text = String::new();
         for outcome in [Ok(Duration::from_micros(340)), Err("no\nway".to_owned())] {
-            human.notice(&Notice::Ping { plugin, outcome }, &mut text);
+            let at = SystemTime::UNIX_EPOCH;
+            human.notice(
+                &Notice::Ping {
+                    plugin,
+                    at,
+                    outcome,
+                },
+                &mut text,
+            );
         }
         assert_eq!(
             text,
             "hello  > ping answered in 0.34 ms\nhello  > ping failed: no\\nway\n"
+        );
+    }
+
+    #[test]
+    fn replies_and_calls_are_one_line_each_and_may_have_the_time() {
+        let plugins = plugins(&["hello"]);
+        let human = Human::new(&plugins, Paint::new(false)).with_times(true);
+        let plugin = plugins[0].record.id;
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(45_296_789);
+        let reply = |plugin, command: &str, outcome, took| Notice::Reply {
+            plugin,
+            at,
+            command: command.to_owned(),
+            outcome,
+            took,
+        };
+        let value = serde_json::json!({"status": "ok\u{1b}"});
+        let took = Some(Duration::from_micros(1500));
+        let mut text = String::new();
+        human.notice(
+            &reply(Some(plugin), "call ping", Ok(value), took),
+            &mut text,
+        );
+        human.notice(
+            &reply(None, "cal", Err("no\nway".to_owned()), None),
+            &mut text,
+        );
+        human.notice(&reply(None, "help", Ok("a\nb".into()), None), &mut text);
+        let call = Notice::Call {
+            plugin,
+            at,
+            method: "kv_get".to_owned(),
+            params: serde_json::json!({"key": "a"}),
+            answer: Ok(serde_json::json!({})),
+        };
+        human.notice(&call, &mut text);
+        assert_eq!(
+            text,
+            "12:34:56.789 hello  > call ping: {\"status\":\"ok\\u001b\"} in 1.50 ms\n\
+             12:34:56.789        > cal: no\\nway\n\
+             12:34:56.789        > a\n\
+             12:34:56.789        > b\n\
+             12:34:56.789 hello  > calls kv_get {\"key\":\"a\"}, is answered {}\n"
         );
     }
 }

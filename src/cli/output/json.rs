@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use plugin_runner::plugin_log::LogStream;
 use plugin_runner::text::needs_escape;
@@ -20,27 +21,71 @@ pub(crate) struct Json {
     manifest_ids: HashMap<InstallationId, Arc<str>>,
 }
 
+/// What every line begins with.
+#[derive(Serialize)]
+struct Head<'a> {
+    /// RFC 3339.
+    at: String,
+    plugin: Option<&'a str>,
+    installation: Option<InstallationId>,
+}
+
 /// The members come in this order.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum JsonLine<'a> {
     State {
-        plugin: &'a str,
-        installation: InstallationId,
+        #[serde(flatten)]
+        head: Head<'a>,
         from: ReportedState,
         to: ReportedState,
         message: Option<&'a str>,
         details: &'a Map<String, Value>,
     },
     Log {
-        plugin: &'a str,
+        #[serde(flatten)]
+        head: Head<'a>,
         stream: &'static str,
         line: &'a str,
     },
     External {
-        plugin: &'a str,
+        #[serde(flatten)]
+        head: Head<'a>,
         url: &'a str,
     },
+    Call {
+        #[serde(flatten)]
+        head: Head<'a>,
+        method: &'a str,
+        params: &'a Value,
+        #[serde(flatten)]
+        outcome: Outcome<'a>,
+    },
+    Reply {
+        #[serde(flatten)]
+        head: Head<'a>,
+        command: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+        #[serde(flatten)]
+        outcome: Outcome<'a>,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome<'a> {
+    Result(&'a Value),
+    Error(&'a str),
+}
+
+impl<'a> Outcome<'a> {
+    fn of(outcome: &'a Result<Value, String>) -> Self {
+        match outcome {
+            Ok(result) => Self::Result(result),
+            Err(error) => Self::Error(error),
+        }
+    }
 }
 
 impl Json {
@@ -60,8 +105,7 @@ impl Json {
         let details = details.unwrap_or_default();
         write(
             &JsonLine::State {
-                plugin: self.plugin(change.plugin),
-                installation: change.plugin,
+                head: self.head(Some(change.plugin), change.at),
                 from: change.from,
                 to: change.to,
                 message: change.message(),
@@ -74,7 +118,7 @@ impl Json {
     pub(super) fn line(&self, line: &Line, to: &mut String) {
         write(
             &JsonLine::Log {
-                plugin: self.plugin(line.plugin),
+                head: self.head(Some(line.plugin), line.at),
                 stream: match line.stream {
                     LogStream::Stdout => "stdout",
                     // The host's own notes are about problems.
@@ -88,15 +132,53 @@ impl Json {
 
     pub(super) fn notice(&self, notice: &Notice, to: &mut String) {
         match notice {
-            Notice::External { plugin, url } => write(
+            Notice::External { plugin, at, url } => write(
                 &JsonLine::External {
-                    plugin: self.plugin(*plugin),
+                    head: self.head(Some(*plugin), *at),
                     url,
+                },
+                to,
+            ),
+            Notice::Call {
+                plugin,
+                at,
+                method,
+                params,
+                answer,
+            } => write(
+                &JsonLine::Call {
+                    head: self.head(Some(*plugin), *at),
+                    method,
+                    params,
+                    outcome: Outcome::of(answer),
+                },
+                to,
+            ),
+            Notice::Reply {
+                plugin,
+                at,
+                command,
+                outcome,
+                took,
+            } => write(
+                &JsonLine::Reply {
+                    head: self.head(*plugin, *at),
+                    command,
+                    seconds: took.map(|took| took.as_secs_f64()),
+                    outcome: Outcome::of(outcome),
                 },
                 to,
             ),
             // For people only.
             Notice::Ping { .. } => {}
+        }
+    }
+
+    fn head(&self, plugin: Option<InstallationId>, at: SystemTime) -> Head<'_> {
+        Head {
+            at: humantime::format_rfc3339_millis(at).to_string(),
+            plugin: plugin.map(|plugin| self.plugin(plugin)),
+            installation: plugin,
         }
     }
 
@@ -141,8 +223,6 @@ fn push_escaped(json: &str, to: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use plugin_runner::protocol::Manifest;
     use plugin_runner::store::{Record, Source};
 
@@ -173,17 +253,20 @@ mod tests {
                     plugin,
                     stream,
                     text: line.to_owned(),
-                    at: SystemTime::now(),
+                    at: SystemTime::UNIX_EPOCH,
                     lost: 0,
                 },
                 &mut text,
             );
         }
+        let head = format!(
+            "{{\"type\":\"log\",\"at\":\"1970-01-01T00:00:00.000Z\",\"plugin\":\"hello\",\"installation\":\"{plugin}\","
+        );
         assert_eq!(
-            text,
-            "{\"type\":\"log\",\"plugin\":\"hello\",\"stream\":\"stdout\",\"line\":\"a \\\"b\\\"\\u001b\\u009b\\u202eä\"}\n\
-             {\"type\":\"log\",\"plugin\":\"hello\",\"stream\":\"stderr\",\"line\":\"\"}\n\
-             {\"type\":\"log\",\"plugin\":\"hello\",\"stream\":\"stderr\",\"line\":\"x\"}\n"
+            text.replace(&head, ""),
+            "\"stream\":\"stdout\",\"line\":\"a \\\"b\\\"\\u001b\\u009b\\u202eä\"}\n\
+             \"stream\":\"stderr\",\"line\":\"\"}\n\
+             \"stream\":\"stderr\",\"line\":\"x\"}\n"
         );
     }
 
@@ -194,6 +277,7 @@ mod tests {
         json.notice(
             &Notice::Ping {
                 plugin,
+                at: SystemTime::UNIX_EPOCH,
                 outcome: Err("no".to_owned()),
             },
             &mut text,
@@ -201,13 +285,19 @@ mod tests {
         json.notice(
             &Notice::External {
                 plugin,
+                at: SystemTime::UNIX_EPOCH,
                 url: "ws://127.0.0.1:1/rpc?token=t".to_owned(),
             },
             &mut text,
         );
-        assert_eq!(
-            text,
-            "{\"type\":\"external\",\"plugin\":\"hello\",\"url\":\"ws://127.0.0.1:1/rpc?token=t\"}\n"
+        assert!(
+            text.starts_with("{\"type\":\"external\",\"at\":\"1970-"),
+            "{text}"
         );
+        assert!(
+            text.ends_with("\"url\":\"ws://127.0.0.1:1/rpc?token=t\"}\n"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 1);
     }
 }

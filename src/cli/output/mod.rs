@@ -4,10 +4,11 @@ mod human;
 mod json;
 mod paint;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use plugin_runner::text::escape;
 use plugin_runner::{InstallationId, StateChange};
+use serde_json::Value;
 
 pub(crate) use human::Human;
 pub(crate) use json::{Json, json_line};
@@ -30,13 +31,32 @@ pub(crate) enum Notice {
     /// Where an external plugin connects to.
     External {
         plugin: InstallationId,
+        at: SystemTime,
         /// With its token.
         url: String,
     },
     /// A ping was answered after this time, or failed.
     Ping {
         plugin: InstallationId,
+        at: SystemTime,
         outcome: Result<Duration, String>,
+    },
+    /// A plugin has called the host, and this was the answer.
+    Call {
+        plugin: InstallationId,
+        at: SystemTime,
+        method: String,
+        params: Value,
+        answer: Result<Value, String>,
+    },
+    /// What came of a command, or of a change of files.
+    Reply {
+        /// `None` if it is of all plugins.
+        plugin: Option<InstallationId>,
+        at: SystemTime,
+        command: String,
+        outcome: Result<Value, String>,
+        took: Option<Duration>,
     },
 }
 

@@ -1,35 +1,56 @@
 //! `plugin-runner run`: hosts plugins in the foreground until it is asked to end.
 //!
 //! The calling thread waits for signals and for the end of everything; `printer` writes; all other
-//! threads are the host's, except for those of `signals` and `pings`.
+//! threads are the host's, except for those of `signals`, `pings`, `talk` and `watch`.
+
+mod answers;
+mod arguments;
+mod line;
+mod stage;
+mod talk;
+mod watch;
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, select};
+use crossbeam_channel::{Receiver, Sender, never, select};
+use parking_lot::Mutex;
 use plugin_runner::listener::Listener;
 use plugin_runner::report::ShutdownReport;
 use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
 use plugin_runner::{
-    ActiveState, Host, InstallationId, PluginMode, ReportedState, RestartPolicy, RuntimeProvider,
-    Session, StateChange, Timeouts,
+    ActiveState, Health, Host, InstallationId, PluginMode, ProcessLimits, RestartPolicy,
+    RuntimeProvider, Session, StateChange, Timeouts,
 };
 
+use super::client::input;
 use super::data_dir::DataDir;
 use super::ending::{self, End, stop_timeout};
 use super::error::CliError;
 use super::lines::LineQueue;
 use super::output::{Format, Human, Json, Notice, Paint};
 use super::pings::Pings;
-use super::printer::{Printer, notify};
+use super::printer::{self, Printer, notify};
+use super::serve::values::Size;
 use super::signals::{Hangup, Signals};
 use super::source::{self, NamedPlugin};
 #[cfg(feature = "sprites")]
 use super::sprites;
-use super::{RunArguments, Variable, keeper, sample};
+use super::{Variable, keeper, sample};
+use answers::Answers;
+pub(crate) use arguments::RunArguments;
+use stage::{Stage, Staged};
+use talk::{Configured, Input, Talked};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  plugin-runner run ./hello
+  plugin-runner run ./hello --watch --timestamps
+  echo 'call ping' | plugin-runner run ./hello --stdin --config settings.json
+  plugin-runner run --external chat.json --answer 'kv_get={\"value\": 1}'";
 
 /// How long sprites may still be deleted after a second signal.
 const LAST_DELETIONS: Duration = Duration::from_secs(1);
@@ -47,6 +68,8 @@ enum Ending {
     Output(io::Result<()>),
     /// There is nothing left that could run.
     AllErrored,
+    /// All commands on standard input were done, or one of them was to end everything.
+    Talked(Talked),
 }
 
 /// Hosts the plugins until the end.
@@ -59,6 +82,8 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     let signals = Signals::listen(Hangup::End).map_err(CliError::cannot("listen for signals"))?;
     let sampling = arguments.paths.is_empty() && arguments.external.is_empty();
     let mut records = records(arguments)?;
+    // In the order of the records.
+    let paths: Vec<_> = arguments.paths.iter().cloned().map(Some).collect();
     let data = match &arguments.data {
         Some(path) => DataDir::named(path)?,
         None if records.iter().any(source::unpacks_its_program) => {
@@ -81,12 +106,21 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
             }
         }
     }
-    let plugins = source::named(records);
+    let mut plugins = source::named(records);
+    let configurations = configure(&mut plugins, &arguments.config)?;
 
     let lines = Arc::new(LineQueue::new(
         plugins.iter().map(|plugin| plugin.record.id),
     ));
-    let host = host(arguments, &data, &plugins, lines.clone())?;
+    let (notices, received_notices) = printer::notices();
+    let answers = Answers::new(&arguments.answer, notices.clone())?;
+    let store = Arc::new(MemoryStore::default());
+    let host = host(
+        arguments,
+        &data,
+        &plugins,
+        (store.clone(), lines.clone(), answers),
+    )?;
     let listener = host
         .listen(arguments.listen.as_str())
         .map_err(|error| CliError::from(error).about(format!("--listen {}", arguments.listen)))?;
@@ -97,19 +131,40 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     let format = if arguments.json {
         Format::Json(Json::new(&plugins))
     } else {
-        Format::Human(Human::new(&plugins, Paint::for_stream(&io::stdout())))
+        let human = Human::new(&plugins, Paint::for_stream(&io::stdout()));
+        Format::Human(human.with_times(arguments.timestamps))
     };
-    let printer = Printer::start(format, host.subscribe(), lines)?;
+    let printer = Printer::start(format, host.subscribe(), lines, received_notices)?;
     let changes = host.subscribe();
 
-    let loaded = load(&host, &listener, &plugins, &printer);
+    let loaded = load(&host, &listener, &plugins, &notices);
     let pings = match loaded.as_deref() {
-        Ok([session]) if sampling => Pings::start(session.clone(), printer.notices().clone()).ok(),
+        Ok([session]) if sampling => Pings::start(session.clone(), notices.clone()).ok(),
         _ => None,
     };
     let mut asked = false;
-    let outcome = loaded.and_then(|sessions| {
-        let ending = wait(&signals, &changes, &sessions, &printer);
+    let outcome = loaded.and_then(|_| {
+        let paths = paths.into_iter().chain(std::iter::repeat(None));
+        let staged = plugins.iter().zip(paths);
+        let stage = Arc::new(Stage {
+            host: host.clone(),
+            store,
+            plugins: staged
+                .map(|(plugin, path)| Staged::new(plugin, path))
+                .collect(),
+            connect: arguments.connect_timeout,
+            stop: stop_timeout(arguments.stop_grace),
+            notices,
+            reloading: Mutex::default(),
+        });
+        let input = Input::find(arguments.stdin);
+        let talked = talk::start(stage.clone(), input, configurations)?;
+        if arguments.watch {
+            watch::start(stage.clone())?;
+        }
+        let ending = wait(&signals, &changes, &talked, &printer, || {
+            !arguments.watch && stage.has_nothing_left()
+        });
         asked = matches!(ending, Ending::Asked);
         judge(ending, &plugins)
     });
@@ -176,13 +231,58 @@ fn sample_record(data: &DataDir, runtime: RuntimeProvider) -> Result<Record, Cli
     Ok(record)
 }
 
+/// Gives plugins the configurations that the arguments name, and returns them.
+///
+/// # Errors
+/// [`CliError`] when one cannot be read, or it is not clear whose it is.
+fn configure(plugins: &mut [NamedPlugin], files: &[String]) -> Result<Vec<Configured>, CliError> {
+    let mut configurations = Vec::new();
+    for text in files {
+        let about = |error: CliError| error.about(format!("--config {text}"));
+        let (plugin, file) = match &mut *plugins {
+            [one] => (one, text.as_str()),
+            several => {
+                let named = text.split_once('=').and_then(|(name, file)| {
+                    let mut several = several.iter_mut();
+                    Some((several.find(|plugin| &*plugin.name == name)?, file))
+                });
+                named.ok_or_else(|| {
+                    about(CliError::usage("there are several plugins: write ID=FILE"))
+                })?
+            }
+        };
+        let file = input::Object::File(file.into());
+        let configuration = input::read_object(Some(&file)).map_err(about)?;
+        let problems = plugin
+            .record
+            .manifest
+            .configuration_problems(&configuration);
+        for problem in &problems {
+            say(&format!(
+                "--config {text}: {}: {}",
+                problem.field, problem.message
+            ));
+        }
+        if !problems.is_empty() {
+            return Err(about(CliError::usage(
+                "the plugin's schema does not allow it",
+            )));
+        }
+        plugin.record.configuration.clone_from(&configuration);
+        configurations.push((plugin.record.id, configuration));
+    }
+    Ok(configurations)
+}
+
+/// What a host is made with: where its records are, and what its plugins' output and calls go to.
+type Parts = (Arc<MemoryStore>, Arc<LineQueue>, Answers);
+
 fn host(
     arguments: &RunArguments,
     data: &DataDir,
     plugins: &[NamedPlugin],
-    lines: Arc<LineQueue>,
+    (store, lines, answers): Parts,
 ) -> Result<Host, CliError> {
-    let store = Arc::new(MemoryStore::default());
     for plugin in plugins {
         let mut record = plugin.record.clone();
         if record.mode() == PluginMode::Supervised {
@@ -206,7 +306,12 @@ fn host(
         .data_dir(data.path())
         .timeouts(timeouts)
         .restart_policy(policy)
+        .process_limits(limits(arguments))
+        .services(answers)
         .on_output(move |id, _, line| lines.push(id, line.stream, &line.text));
+    if arguments.no_health {
+        builder = builder.health(Health::default().interval(Duration::ZERO));
+    }
     if let Some(keeper) = keeper() {
         builder = builder.keeper(keeper);
     }
@@ -231,12 +336,32 @@ fn host(
     }
 }
 
+fn limits(arguments: &RunArguments) -> ProcessLimits {
+    let mut limits = ProcessLimits::default();
+    if let Some(Size(bytes)) = arguments.plugin_memory {
+        limits = limits.memory(bytes);
+    }
+    if let Some(time) = arguments.plugin_cpu_time {
+        limits = limits.cpu_time(time);
+    }
+    if let Some(processes) = arguments.plugin_processes {
+        limits = limits.processes(processes);
+    }
+    if let Some(files) = arguments.plugin_open_files {
+        limits = limits.open_files(files);
+    }
+    if let Some(nice) = arguments.plugin_nice {
+        limits = limits.nice(nice);
+    }
+    limits
+}
+
 /// Loads all plugins, which starts them.
 fn load(
     host: &Host,
     listener: &Listener,
     plugins: &[NamedPlugin],
-    printer: &Printer,
+    notices: &Sender<Notice>,
 ) -> Result<Vec<Session>, CliError> {
     let mut sessions = Vec::new();
     for plugin in plugins {
@@ -247,7 +372,8 @@ fn load(
                 .connection_url(&listener.base_url())
                 .map_err(|error| about(error.to_string().into()))?;
             let plugin = record.id;
-            notify(printer.notices(), Notice::External { plugin, url });
+            let at = SystemTime::now();
+            notify(notices, Notice::External { plugin, at, url });
         }
         let session = host.load(record.id).map_err(|error| about(error.into()))?;
         sessions.push(session);
@@ -255,13 +381,17 @@ fn load(
     Ok(sessions)
 }
 
-/// Waits for a reason to end.
+/// Waits for a reason to end. `is_over` is asked when a plugin's state has changed.
 fn wait(
     signals: &Signals,
     changes: &Receiver<StateChange>,
-    sessions: &[Session],
+    talked: &Receiver<Talked>,
     printer: &Printer,
+    is_over: impl Fn() -> bool,
 ) -> Ending {
+    // Whoever talks is gone if there is nothing to read.
+    let mut talked = Some(talked);
+    let silent = never();
     loop {
         select! {
             recv(signals.received()) -> _ => {
@@ -272,12 +402,13 @@ fn wait(
                 let failed = |_| Err(io::Error::other("the thread that writes it ended"));
                 return Ending::Output(result.unwrap_or_else(failed));
             }
+            recv(talked.unwrap_or(&silent)) -> end => match end {
+                Ok(end) => return Ending::Talked(end),
+                Err(_) => talked = None,
+            },
             recv(changes) -> _ => {
                 // Read rather than taken from the changes, some of which may have been dropped.
-                let errored = |session: &Session| {
-                    session.reported_state() == ReportedState::Errored
-                };
-                if sessions.iter().all(errored) {
+                if is_over() {
                     return Ending::AllErrored;
                 }
             }
@@ -287,7 +418,11 @@ fn wait(
 
 fn judge(ending: Ending, plugins: &[NamedPlugin]) -> Result<(), CliError> {
     match ending {
-        Ending::Asked | Ending::Output(Ok(())) => Ok(()),
+        Ending::Asked | Ending::Output(Ok(())) | Ending::Talked(Talked { failed: 0 }) => Ok(()),
+        Ending::Talked(Talked { failed }) => Err(match failed {
+            1 => "a command failed".into(),
+            failed => format!("{failed} commands failed").into(),
+        }),
         // The reader has left, as `head` does.
         Ending::Output(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Ending::Output(Err(error)) => Err(CliError::cannot("write to standard output")(error)),
