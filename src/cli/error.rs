@@ -1,55 +1,72 @@
-//! `CliError`: why the program ends with another exit code than 0, in one sentence.
+//! `CliError`: why the program ends with another status than 0, in one sentence; and the statuses.
 
 use std::fmt;
+use std::process::ExitCode;
 
 use plugin_runner::Error;
 use plugin_runner::text::escape;
 
-/// A sentence for standard error, and an exit code.
+/// What every command ends with, for the help.
+pub(super) const STATUSES: &str = "\
+Exit statuses:
+  0  done, or ended on request, or the reader of the output has left
+  1  something failed: the host, a plugin or the system refused it
+  2  wrong arguments or settings
+  3  there is no such plugin, or the name fits several
+  4  no host runs there, it cannot be reached, or it refuses the token";
+
+/// How the program ends, as [`STATUSES`] tells users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Status {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    NoSuchPlugin = 3,
+    NoHost = 4,
+}
+
+/// A sentence for standard error, and an exit status.
 #[derive(Debug)]
 pub(crate) struct CliError {
-    code: u8,
+    status: Status,
     message: String,
     is_said: bool,
 }
 
 impl CliError {
+    fn new(status: Status, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+            is_said: false,
+        }
+    }
+
     /// Returns what makes a failure of an error: `cannot {action}: {error}`.
     pub(crate) fn cannot<E: fmt::Display>(action: impl fmt::Display) -> impl Fn(E) -> Self {
         move |error| format!("cannot {action}: {error}").into()
     }
 
-    /// Returns an error for invalid arguments: exit code 2.
+    /// Returns an error for invalid arguments.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self {
-            code: 2,
-            message: message.into(),
-            is_said: false,
-        }
+        Self::new(Status::Usage, message)
     }
 
-    /// Returns an error for a plugin that there is not, or not only once: exit code 3.
+    /// Returns an error for a plugin that there is not, or not only once.
     pub(crate) fn no_such_plugin(message: impl Into<String>) -> Self {
-        Self {
-            code: 3,
-            message: message.into(),
-            is_said: false,
-        }
+        Self::new(Status::NoSuchPlugin, message)
     }
 
-    /// Returns an error for a host that does not run, cannot be reached, or does not take the token: exit code 4.
+    /// Returns an error for a host that does not run, cannot be reached, or does not take the token.
     pub(crate) fn no_host(message: impl Into<String>) -> Self {
-        Self {
-            code: 4,
-            message: message.into(),
-            is_said: false,
-        }
+        Self::new(Status::NoHost, message)
     }
 
     /// Returns what ends the program when the reader of its output has left, as `head` does: no failure.
     pub(crate) const fn reader_has_left() -> Self {
         Self {
-            code: 0,
+            status: Status::Done,
             message: String::new(),
             is_said: true,
         }
@@ -68,8 +85,8 @@ impl CliError {
         self.is_said
     }
 
-    pub(crate) const fn code(&self) -> u8 {
-        self.code
+    pub(crate) const fn status(&self) -> Status {
+        self.status
     }
 
     /// Adds the way out.
@@ -89,14 +106,16 @@ impl CliError {
     }
 }
 
-/// For anything that failed: exit code 1.
+/// For anything that failed.
 impl From<String> for CliError {
     fn from(message: String) -> Self {
-        Self {
-            code: 1,
-            message,
-            is_said: false,
-        }
+        Self::new(Status::Failed, message)
+    }
+}
+
+impl From<Status> for ExitCode {
+    fn from(status: Status) -> Self {
+        Self::from(status as u8)
     }
 }
 
@@ -147,7 +166,7 @@ mod tests {
             failure.to_string(),
             "p.json: field `id` is empty; field `name` is empty"
         );
-        assert_eq!(failure.code(), 1);
+        assert_eq!(failure.status(), Status::Failed);
         let failure = CliError::from("a\r\u{1b}[2J\u{202e}");
         assert_eq!(failure.to_string(), r"a\r\u{1b}[2J\u{202e}");
     }

@@ -1,4 +1,4 @@
-//! The program's arguments, its logs and its exit codes. What the commands do is in `run` and
+//! The program's arguments, and its logs. What the commands do is in `run` and
 //! `validate`.
 //!
 //! Nothing here is used by the library, which knows neither arguments nor signals nor terminals.
@@ -39,35 +39,39 @@ use plugin_runner::{Keeper, RuntimeProvider};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use simplelog::{ColorChoice, ConfigBuilder, TermLogger, TerminalMode};
 
-use error::CliError;
+use error::{CliError, STATUSES, Status};
 use output::Paint;
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  ended on request (SIGINT, SIGTERM, SIGHUP, or the reader of the output has left), or valid
-  1  something failed: a plugin could not be loaded, every plugin has errored, something could
-     not be ended in time, or a second signal ended everything at once; for validate: problems
-  2  invalid arguments";
 
 const OUTPUT: &str = "\
 Output, after the plugin's name:
   *  a state: inactive, starting, connecting, active, stopping, restarting, errored
   |  a line of its standard output
   !  a line of its standard error
-  >  anything else: what came of a command, what a plugin asks of the host, where an external plugin connects to
-Colours are used on a terminal, unless NO_COLOR is set. Durations are written 500ms, 3s, 1m30s or 1.5h.";
+  >  anything else: what came of a command, what a plugin asks of the host, where an external plugin connects
+Colours are used on a terminal, unless NO_COLOR is set.
+Durations are written 500ms, 3s, 1m30s or 1.5h.";
 
 const SERVE: &str = "\
-Secrets are in the environment alone: PLUGIN_RUNNER_ADMIN_TOKEN, the token that the HTTP API asks for, if it is in
-no file; and SPRITES_API_KEY.
+Secrets are in the environment alone: PLUGIN_RUNNER_ADMIN_TOKEN, the token that the HTTP API asks for, if it is in no file; and SPRITES_API_KEY.
+
 While it runs, admin.json in the data directory has the URL of the HTTP API.
+
 A quickstart, systemd, containers, backup, metrics and what to do about mistakes: src/OPERATE.md in the sources.
-Exit codes: 0 ended on request; 1 something failed; 2 a wrong setting.";
+
+Examples:
+  plugin-runner serve --check
+  plugin-runner serve --data ./data --listen 127.0.0.1:0 --admin 127.0.0.1:0";
+
+/// Longer lines are hard to read.
+const WIDEST: usize = 120;
 
 /// Hosts plugins: supervised child processes and authenticated WebSockets.
 #[derive(Debug, Parser)]
-#[command(name = "plugin-runner", version, after_help = EXIT_CODES)]
+#[command(name = "plugin-runner", version, max_term_width = WIDEST, after_help = STATUSES)]
 struct Arguments {
+    /// Log what happens to standard error; twice for more. For serve this is --log-level info, twice debug.
+    #[arg(long, short, global = true, display_order = 900, action = clap::ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -82,7 +86,7 @@ enum Command {
     /// On a terminal, or with --stdin, lines that are typed are commands: `call METHOD {…}`, `event NAME {…}`,
     /// `configure {…}`, `restart`, `stop`, `start`, `state`, `quit`, and `help`. What a plugin asks of the host is
     /// shown, and answered with --config and --answer.
-    #[command(after_help = run::EXAMPLES, after_long_help = format!("{OUTPUT}\n\n{EXIT_CODES}\n\n{}", run::EXAMPLES))]
+    #[command(after_help = run::EXAMPLES, after_long_help = format!("{OUTPUT}\n\n{STATUSES}\n\n{}", run::EXAMPLES))]
     Run(Box<run::RunArguments>),
     /// Run what is installed in a directory, with an HTTP API to install, watch and call plugins.
     ///
@@ -126,6 +130,25 @@ struct Variable {
     value: Option<String>,
 }
 
+impl Command {
+    /// Carries the command out.
+    fn run(self, verbosity: u8) -> Result<(), CliError> {
+        // Those have a log of their own, and none.
+        if !matches!(self, Self::Serve(_) | Self::Keeper) {
+            log_to_standard_error(verbosity);
+        }
+        match self {
+            Self::Run(arguments) => run::run(&arguments),
+            Self::Serve(arguments) => serve::serve(arguments.with_verbosity(verbosity)?),
+            Self::Validate { path } => validate::validate(&path),
+            Self::Dev(DevCommand::Package(arguments)) => package::package(&arguments),
+            Self::Client(command) => command.run(),
+            Self::SamplePlugin => sample::run().map_err(CliError::from),
+            Self::Keeper => keep().map_err(|error| plugin_runner::Error::io("keep", error).into()),
+        }
+    }
+}
+
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -137,30 +160,7 @@ pub(crate) fn main() -> ExitCode {
     if hosts && init::is_first_process() {
         return init::run().unwrap_or_else(|failure| fail(&failure));
     }
-    let outcome = match arguments.command {
-        Command::Run(arguments) => {
-            log_to_standard_error(arguments.verbose);
-            run::run(&arguments)
-        }
-        Command::Serve(arguments) => serve::serve(arguments),
-        Command::Validate { path } => {
-            log_to_standard_error(0);
-            validate::validate(&path)
-        }
-        Command::Dev(DevCommand::Package(arguments)) => {
-            log_to_standard_error(0);
-            package::package(&arguments)
-        }
-        Command::Client(command) => {
-            log_to_standard_error(0);
-            command.run()
-        }
-        Command::SamplePlugin => {
-            log_to_standard_error(0);
-            sample::run().map_err(CliError::from)
-        }
-        Command::Keeper => keep().map_err(|error| plugin_runner::Error::io("keep", error).into()),
-    };
+    let outcome = arguments.command.run(arguments.verbose);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
@@ -171,7 +171,7 @@ fn fail(failure: &CliError) -> ExitCode {
     if !failure.is_said() {
         run::say(&failure.to_string());
     }
-    ExitCode::from(failure.code())
+    failure.status().into()
 }
 
 /// Returns the keeper of a host in this program: the program itself. `None` where it cannot tell its path; then a
@@ -200,7 +200,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             // A reader that has left is no failure.
             let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            match error.exit_code() {
+                0 => Status::Done.into(),
+                _ => Status::Usage.into(),
+            }
         }
         _ => {
             let text = error.to_string();
@@ -211,7 +214,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
             let failure = CliError::usage(sentence.join(" "));
             let way_out = way_out(error);
             let _ = writeln!(io::stderr(), "plugin-runner: {failure}; {way_out}");
-            ExitCode::from(failure.code())
+            failure.status().into()
         }
     }
 }

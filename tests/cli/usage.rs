@@ -1,8 +1,8 @@
-//! Invalid arguments: one sentence, and the exit code that the help documents.
+//! Invalid arguments: one sentence, and the exit status that the help documents.
 
 use std::net::TcpListener;
 
-use crate::program::{Scratch, manifest, text};
+use crate::program::{ANSWERING, Program, Scratch, manifest, text};
 
 /// What is typed, the exit code, and what the sentence has in it.
 const MISTAKES: &str = "
@@ -40,6 +40,7 @@ typo.ZIP | 2 | write plugin-runner run typo.ZIP
 validate fine/manifest.json | 1 | give the directory that it is in
 validate | 2 | <PATH>
 validate nowhere | 1 | nowhere: cannot open it
+serve -v --log-level warn | 2 | -v and --log-level both set the level
 ";
 
 #[test]
@@ -93,15 +94,73 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
-fn help_tells_the_exit_codes_and_hides_the_sample() {
+fn help_tells_the_exit_statuses_and_hides_the_sample() {
     let scratch = Scratch::new();
     for arguments in ["--help", "run --help"] {
         let output = scratch.output(arguments);
         assert_eq!(output.status.code(), Some(0));
-        assert!(text(&output.stdout).contains("Exit codes:"));
+        assert!(text(&output.stdout).contains("Exit statuses:"));
         assert!(!text(&output.stdout).contains("sample-plugin"));
     }
     let output = scratch.output("");
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("Usage: plugin-runner <COMMAND>"));
+    assert!(text(&output.stderr).contains("Usage: plugin-runner [OPTIONS] <COMMAND>"));
+}
+
+#[test]
+fn verbosity_may_stand_before_and_after_the_command() {
+    let scratch = Scratch::new();
+    for arguments in ["-v serve --check", "serve -v --check", "serve --check -v"] {
+        let output = scratch.output(arguments);
+        let said = text(&output.stdout);
+        let level = said.lines().find(|line| line.contains("log_level"));
+        let level = level.unwrap_or_else(|| panic!("{arguments}: {said}"));
+        assert!(
+            level.contains("info") && level.contains("--log-level"),
+            "{level}"
+        );
+    }
+    let output = scratch.output("-vv serve --check");
+    assert!(
+        text(&output.stdout).contains("log_level = \"debug\""),
+        "{output:?}"
+    );
+    scratch.plugin("fine", &manifest("fine"), ANSWERING);
+    for arguments in ["-v run fine", "run -v fine", "run fine -v"] {
+        let mut program = scratch.start(arguments);
+        program.line_with("active");
+        let said = program.stop();
+        assert!(said.contains("[INFO]"), "{arguments}: {said}");
+    }
+}
+
+#[test]
+fn help_is_wrapped_to_the_terminal() {
+    let scratch = Scratch::new();
+    // Of a pipe the width is what the environment says.
+    for width in [80, 120, 200] {
+        for arguments in [
+            "--help",
+            "run --help",
+            "serve --help",
+            "install --help",
+            "dev package --help",
+        ] {
+            let mut command = scratch.command(arguments);
+            command.env("COLUMNS", width.to_string());
+            let output = Program::start(command).end();
+            let widest = text(&output.stdout)
+                .lines()
+                .map(|line| line.chars().count())
+                .max();
+            assert!(
+                widest <= Some(width.min(120)),
+                "{arguments} at {width}: {widest:?}"
+            );
+            assert!(
+                widest > Some(width.min(120) - 20),
+                "{arguments} at {width}: {widest:?}"
+            );
+        }
+    }
 }

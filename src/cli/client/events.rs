@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ureq::BodyReader;
 
 use super::api::Api;
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, Status};
 use crate::cli::run::say;
 
 /// How long a stream may be silent. The host says something every 15 s.
@@ -93,7 +93,9 @@ impl<'a> Events<'a> {
                     say("the host is back");
                     return Ok(());
                 }
-                Err(failure) if failure.code() != 4 || Instant::now() >= deadline => {
+                Err(failure)
+                    if failure.status() != Status::NoHost || Instant::now() >= deadline =>
+                {
                     return Err(failure);
                 }
                 Err(_) => thread::sleep(PAUSE),

@@ -9,7 +9,7 @@ use super::host::{HostArguments, Need};
 use super::plugins::{self, Plugin};
 use super::progress::waiting;
 use super::{api::Api, output};
-use crate::cli::error::CliError;
+use crate::cli::error::{CliError, Status};
 
 const ACTIVATE: &str = "\
 Examples:
@@ -87,7 +87,7 @@ pub(super) fn activate(api: &Api, plugin: &Plugin) -> Result<Box<RawValue>, CliE
 }
 
 fn with_log(error: CliError, plugin: &Plugin) -> CliError {
-    if error.code() == 1 && plugin.connection.mode == "supervised" {
+    if error.status() == Status::Failed && plugin.connection.mode == "supervised" {
         error.with(format!("see plugin-runner logs {}", plugin.id))
     } else {
         error

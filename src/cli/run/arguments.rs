@@ -96,7 +96,4 @@ pub(crate) struct RunArguments {
     /// Scheduling priority of plugins, from -20, the highest, to 19.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = values::nice)]
     pub(crate) plugin_nice: Option<i32>,
-    /// Log what the host does to standard error; twice for more.
-    #[arg(long, short, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
 }

@@ -4,9 +4,13 @@ use std::collections::HashMap;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
+use crate::cli::error::CliError;
+
 use super::settings::{CONFIG_FLAG, CONFIG_VARIABLE, Setting, TABLE};
 
 const CHECK: &str = "check";
+/// The setting that `-v` is a short form of.
+const LOG_LEVEL: &str = "log_level";
 
 /// The arguments of `serve`. Their values are read later, so that all that is wrong is said at once.
 #[derive(Clone, Debug)]
@@ -15,6 +19,27 @@ pub(crate) struct ServeArguments {
     pub(crate) flags: HashMap<String, String>,
     /// Print the configuration, and do no more.
     pub(crate) check: bool,
+}
+
+impl ServeArguments {
+    /// Takes `-v` as what it is here: a level of the log.
+    ///
+    /// # Errors
+    /// [`CliError`] when the level is set as well.
+    pub(crate) fn with_verbosity(mut self, verbosity: u8) -> Result<Self, CliError> {
+        let level = match verbosity {
+            0 => return Ok(self),
+            1 => "info",
+            _ => "debug",
+        };
+        if self.flags.contains_key(LOG_LEVEL) {
+            return Err(CliError::usage(
+                "-v and --log-level both set the level of the log; give one of them",
+            ));
+        }
+        self.flags.insert(LOG_LEVEL.to_owned(), level.to_owned());
+        Ok(self)
+    }
 }
 
 impl FromArgMatches for ServeArguments {
