@@ -47,7 +47,11 @@ mod settings;
 // Plugins that run on sprites.
 #[cfg(all(target_os = "linux", feature = "sprites"))]
 mod sprites;
+// Talking with plugins while they run.
+mod talk;
 // Arguments that cannot work.
 mod usage;
 // `validate`.
 mod validate;
+// `run --watch`.
+mod watch;

@@ -186,6 +186,12 @@ impl Stage {
     }
 
     fn publish(&self, event: &str, payload: &Map<String, Value>) -> Outcome {
+        // Those that are on their way would miss it. What runs elsewhere may never come.
+        for plugin in &self.plugins {
+            if self.supervised(plugin).is_ok() {
+                let _ = self.active(plugin);
+            }
+        }
         let delivered = self.host.publish_and_wait(event, payload, EVENT);
         let delivered = delivered.map_err(|error| error.to_string())?;
         if delivered.is_empty() {
