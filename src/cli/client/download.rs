@@ -3,9 +3,13 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use clap::Args;
 use serde_json::json;
+use signal_hook::consts::TERM_SIGNALS;
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::host::{HostArguments, Need};
 use super::progress::Transfer;
@@ -118,6 +122,18 @@ fn write(output: &Path, replace: bool, body: &mut dyn Read) -> io::Result<u64> {
     let mut unfinished = output.as_os_str().to_owned();
     unfinished.push(format!(".{}.unfinished", std::process::id()));
     let unfinished = PathBuf::from(unfinished);
+    // A signal ends this program with nothing left, also while it waits for the host.
+    let mut signals = Signals::new(TERM_SIGNALS)?;
+    let handle = signals.handle();
+    let doomed = unfinished.clone();
+    let cleaner = thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _ = fs::remove_file(&doomed);
+                let _ = emulate_default_handler(signal);
+            }
+        })?;
     let written = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -135,6 +151,8 @@ fn write(output: &Path, replace: bool, body: &mut dyn Read) -> io::Result<u64> {
     };
     let outcome = written();
     let _ = fs::remove_file(&unfinished);
+    handle.close();
+    let _ = cleaner.join();
     outcome
 }
 
