@@ -95,6 +95,11 @@ impl Install {
         } else {
             Need::Place
         };
+        if self.update && matches!(package, Package::Url(_)) {
+            return Err(CliError::usage(
+                "--update takes a file or a directory; download the package first",
+            ));
+        }
         let connection = self.host.connect(need)?;
         let options = Options {
             sha256: self.pin.sha256.as_deref(),
@@ -120,14 +125,18 @@ impl Install {
             connection
                 .api
                 .change(Method::POST, "/api/plugins", Some(&body))?;
-        if self.host.json {
-            return output::json(&added);
-        }
         let plugin = read(&added)?;
-        output::line(&format!("{} is installed", plugin.called()))?;
         let token = plugin.connection.token.as_deref().unwrap_or_default();
+        let url = url(&connection, token);
+        if self.host.json {
+            let mut shown: Value =
+                serde_json::from_str(added.get()).map_err(CliError::cannot("read the answer"))?;
+            shown["connection"]["url"] = json!(url);
+            return output::json(&shown);
+        }
+        output::line(&format!("{} is installed", plugin.called()))?;
         output::line(&format!("token, shown only now: {token}"))?;
-        match url(&connection, token) {
+        match url {
             Some(url) => output::line(&format!("it connects to: {url}")),
             None => output::line(&format!(
                 "it connects to /rpc?token={token} at the address where the host takes plugins"
@@ -219,6 +228,9 @@ pub(crate) fn install(
     let Some(plugin) = installed else {
         let added: Box<RawValue> =
             package.send(api, Method::POST, "/api/plugins", options.sha256)?;
+        if let Package::Url(_) = package {
+            only_one(api, &read(&added)?)?;
+        }
         return added_from(connection, &added, options);
     };
     agree(&plugin, options.update)?;
@@ -232,6 +244,33 @@ pub(crate) fn install(
         return started(api, &plugin, options.json);
     }
     Ok(())
+}
+
+/// Removes what was just installed from a URL if the plugin was installed before: only the host knows what is at a
+/// URL, and to the host two installations of one plugin are no fault.
+///
+/// # Errors
+/// [`CliError`] says so, with the way out.
+fn only_one(api: &Api, added: &Plugin) -> Result<(), CliError> {
+    let mut others = plugins::list::<Plugin>(api)?.into_iter().filter(|plugin| {
+        plugin.id != added.id
+            && plugin.manifest.id == added.manifest.id
+            && plugin.connection.mode == "supervised"
+    });
+    let Some(other) = others.next() else {
+        return Ok(());
+    };
+    let _: Value = api
+        .change(Method::DELETE, &added.path(""), None)
+        .map_err(|error| error.about(format!("{} cannot be removed again", added.called())))?;
+    let called = other.called();
+    let version = escape(&other.version);
+    Err(format!(
+        "{called} is installed already, version {version}, and stays as it is; to update it, download the package, \
+         and name the file to plugin-runner update {}",
+        other.id
+    )
+    .into())
 }
 
 /// Finds out whether what is installed is to be updated.

@@ -1,11 +1,12 @@
 //! `token`: the tokens of external plugins.
 
 use clap::{Args, Subcommand};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::json;
 use ureq::http::Method;
 
 use super::host::{HostArguments, Need};
-use super::{output, plugins};
+use super::{install, output, plugins};
 use crate::cli::error::CliError;
 
 const EXAMPLES: &str = "\
@@ -27,7 +28,7 @@ pub(crate) struct Rotate {
     host: HostArguments,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Answer {
     token: String,
 }
@@ -42,7 +43,11 @@ impl Token {
             .change(Method::POST, &plugin.path("/token"), None)
             .map_err(|error| error.about(plugin.called()))?;
         if rotate.host.json {
-            output::json(&answer)
+            output::json(&json!({
+                "installation": plugin.id,
+                "token": answer.token,
+                "url": install::url(&connection, &answer.token),
+            }))
         } else {
             // Alone, so that a script can take it.
             output::line(&answer.token)
