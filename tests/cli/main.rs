@@ -7,6 +7,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+// The operators' commands.
+mod client;
 // Scratch folders, plugins, and the program with its output read line by line.
 mod program;
 #[allow(dead_code, reason = "shared with the other tests, which use all of it")]

@@ -45,7 +45,7 @@ mod token;
 const FREE: &str = "--listen 127.0.0.1:0 --admin 127.0.0.1:0";
 
 /// The server with these arguments, and with none of the tests' own variables.
-fn command(scratch: &Scratch, arguments: &str) -> Command {
+pub(crate) fn command(scratch: &Scratch, arguments: &str) -> Command {
     let mut command = scratch.command(&format!("serve {arguments}"));
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.as_encoded_bytes().starts_with(b"PLUGIN_")) {
@@ -57,7 +57,7 @@ fn command(scratch: &Scratch, arguments: &str) -> Command {
 /// A plugin over stdio that does what its calls say: prints lines, keeps a text among its data or in a file beside
 /// its program, says what it kept, waits for longer than any test. Lines go to its standard error, of which none is
 /// lost.
-const OBEDIENT: &str = r#"#!/usr/bin/env python3
+pub(crate) const OBEDIENT: &str = r#"#!/usr/bin/env python3
 import json, os, signal, sys, time
 kept = os.path.join(os.environ["PLUGIN_DATA_DIR"], "kept")
 print("pid", os.getpid(), file=sys.stderr, flush=True)
@@ -105,8 +105,8 @@ fn install(scratch: &Scratch, data: &str, id: &str, program: &str) -> Installati
 }
 
 /// The server, running on free ports with the data directory `data`.
-struct Server {
-    program: Program,
+pub(crate) struct Server {
+    pub(crate) program: Program,
     data: PathBuf,
     url: String,
     token: String,
@@ -114,7 +114,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(scratch: &Scratch, arguments: &str) -> Self {
+    pub(crate) fn start(scratch: &Scratch, arguments: &str) -> Self {
         Self::of(
             scratch,
             command(scratch, &format!("--data data {FREE} {arguments}")),
