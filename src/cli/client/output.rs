@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::table::{Table, terminal_width};
 use crate::cli::error::CliError;
 pub(super) use crate::cli::output::harmless;
+use crate::cli::output::push_escaped;
 use crate::cli::run::say;
 
 /// Prints lines.
@@ -33,13 +34,21 @@ pub(super) fn line(text: &str) -> Result<(), CliError> {
     print(&format!("{text}\n"))
 }
 
-/// Prints an object as one line of JSON. What the host has sent stays as it is (`RawValue`).
+/// Prints an object as one line of JSON. What the host has sent stays as it is (`RawValue`), but for line ends and what
+/// a terminal would obey: plugins have written parts of it.
 ///
 /// # Errors
 /// As [`print`].
 pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string(value).map_err(CliError::cannot("write JSON"))?;
-    line(&text)
+    line(&one_line(&text))
+}
+
+/// Makes JSON one line that a terminal can show. It says the same: raw white space stands only between values.
+fn one_line(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    push_escaped(&json.replace(['\n', '\r', '\t'], " "), &mut text);
+    text
 }
 
 /// Prints a table that fits the terminal.
@@ -70,4 +79,18 @@ pub(super) fn each(
         }
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_of_a_plugin_is_one_harmless_line_that_says_the_same() {
+        let json = "{\r\n\t\"a\\n\": [1.00,\n\"\u{9b}2J\"]\n}";
+        let shown = one_line(json);
+        assert_eq!(shown, "{   \"a\\n\": [1.00, \"\\u009b2J\"] }");
+        let value = |text| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(value(&shown), value(json));
+    }
 }

@@ -207,7 +207,7 @@ fn write(object: &impl Serialize, to: &mut String) {
 
 /// Escapes what a terminal would obey: JSON may hold it raw, and may be shown on one. It stands only inside
 /// strings, where an escape means the same.
-fn push_escaped(json: &str, to: &mut String) {
+pub(crate) fn push_escaped(json: &str, to: &mut String) {
     for character in json.chars() {
         if needs_escape(character) {
             let mut units = [0; 2];

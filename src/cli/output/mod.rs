@@ -11,7 +11,7 @@ use plugin_runner::{InstallationId, StateChange};
 use serde_json::Value;
 
 pub(crate) use human::Human;
-pub(crate) use json::{Json, json_line};
+pub(crate) use json::{Json, json_line, push_escaped};
 pub(crate) use paint::{Paint, harmless};
 
 use super::lines::Line;
