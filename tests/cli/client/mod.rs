@@ -8,14 +8,18 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::program::{FAILING, Program, Scratch, manifest};
-use crate::serve::{OBEDIENT, Server};
+use crate::serve::{OBEDIENT, Server, bare};
 
 // `install`, `update`, `download`.
 mod packages;
 // `activate`, `deactivate`, `restart`, `remove`.
 mod life;
+// `logs`.
+mod logs;
 // `versions`, `rollback`, `history`, `token`.
 mod past;
+// `call`, `publish`, `config`, `env` and `limits`.
+mod talking;
 
 /// A directory with packages, and perhaps a server on its `data`.
 struct Place {
@@ -61,12 +65,7 @@ impl Place {
 
     /// A command on the directory.
     fn command(&self, arguments: &str) -> Command {
-        let mut command = self.scratch.command(arguments);
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"PLUGIN_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = bare(&self.scratch, arguments);
         command.env("PLUGIN_DATA_PATH", self.scratch.path("data"));
         command
     }
@@ -129,4 +128,28 @@ fn expect(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "no {part:?} in {text:?}");
     }
+}
+
+/// Runs a command for the directory `data` to its end.
+fn run(scratch: &Scratch, arguments: &str) -> Output {
+    let command = bare(scratch, &format!("{arguments} --data data"));
+    Program::start(command).end()
+}
+
+/// What a command prints that must succeed.
+#[track_caller]
+fn done(scratch: &Scratch, arguments: &str) -> String {
+    let output = run(scratch, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a command says that must end with this status.
+#[track_caller]
+fn refused(scratch: &Scratch, arguments: &str, status: i32) -> String {
+    let output = run(scratch, arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{arguments}: {said}");
+    said
 }

@@ -46,7 +46,12 @@ const FREE: &str = "--listen 127.0.0.1:0 --admin 127.0.0.1:0";
 
 /// The server with these arguments, and with none of the tests' own variables.
 pub(crate) fn command(scratch: &Scratch, arguments: &str) -> Command {
-    let mut command = scratch.command(&format!("serve {arguments}"));
+    bare(scratch, &format!("serve {arguments}"))
+}
+
+/// The program with these arguments, and with none of the tests' own variables.
+pub(crate) fn bare(scratch: &Scratch, arguments: &str) -> Command {
+    let mut command = scratch.command(arguments);
     let names = std::env::vars_os().map(|(name, _)| name);
     for name in names.filter(|name| name.as_encoded_bytes().starts_with(b"PLUGIN_")) {
         command.env_remove(name);
@@ -122,7 +127,7 @@ impl Server {
     }
 
     /// Starts the server with this command, and waits until it serves. Its token is the generated one.
-    fn of(scratch: &Scratch, command: Command) -> Self {
+    pub(crate) fn of(scratch: &Scratch, command: Command) -> Self {
         Self::on(scratch.path("data"), command)
     }
 
@@ -149,7 +154,7 @@ impl Server {
     }
 
     /// Where its HTTP API is.
-    fn admin_address(&self) -> SocketAddr {
+    pub(crate) fn admin_address(&self) -> SocketAddr {
         self.url.strip_prefix("http://").unwrap().parse().unwrap()
     }
 
@@ -224,7 +229,7 @@ impl Server {
 
     /// Installs the plugin that obeys, and starts it.
     #[track_caller]
-    fn obedient(&self, scratch: &Scratch) -> InstallationId {
+    pub(crate) fn obedient(&self, scratch: &Scratch) -> InstallationId {
         let id = self.install(&scratch.zipped("obedient.zip", &manifest("obedient"), OBEDIENT));
         self.activate(id);
         id
@@ -247,7 +252,7 @@ impl Server {
 
     /// Lets the plugin that obeys print the lines with these numbers.
     #[track_caller]
-    fn print(&self, id: InstallationId, from: u32, to: u32, size: usize) -> Value {
+    pub(crate) fn print(&self, id: InstallationId, from: u32, to: u32, size: usize) -> Value {
         self.call(id, "print", &json!({"from": from, "to": to, "size": size}))
     }
 
@@ -298,7 +303,7 @@ impl Server {
     }
 
     /// Waits until a plugin is active.
-    fn expect_active(&self, id: InstallationId) {
+    pub(crate) fn expect_active(&self, id: InstallationId) {
         wait_for("an active plugin", || {
             let plugins = self.plugins();
             let plugins = plugins.as_array().unwrap();
