@@ -1,4 +1,4 @@
-//! Asking whoever sits at the terminal.
+//! Asking the user at the terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -12,8 +12,8 @@ pub(super) fn is_possible() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Asks, and returns whether the answer is yes. Where standard input is no terminal the answer is yes: whoever
-/// writes a script has decided.
+/// Asks, and returns whether the answer is yes. Where standard input is no terminal the answer is yes: the
+/// author of a script has decided.
 ///
 /// # Errors
 /// [`CliError`] when the answer cannot be read.

@@ -118,7 +118,7 @@ impl Publish {
         let queued = published.queued.unwrap_or_default();
         let dropped = published.dropped.unwrap_or_default();
         if queued + dropped == 0 {
-            return nobody(&self.event);
+            return no_consumer(&self.event);
         }
         output::line(&format!(
             "queued for {} of {} plugins that consume it",
@@ -132,7 +132,7 @@ impl Publish {
     }
 }
 
-fn nobody(event: &str) -> Result<(), CliError> {
+fn no_consumer(event: &str) -> Result<(), CliError> {
     output::line(&format!(
         "no active plugin consumes {:?}; its manifest names it in events_consumed",
         escape(event)
@@ -145,7 +145,7 @@ fn tell_deliveries(
     deliveries: &BTreeMap<String, String>,
 ) -> Result<(), CliError> {
     if deliveries.is_empty() {
-        return nobody(event);
+        return no_consumer(event);
     }
     let plugins: Vec<plugins::Plugin> = plugins::list(api)?;
     let mut table = Table::new(&["PLUGIN", "ID", "DELIVERY"]);

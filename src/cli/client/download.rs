@@ -53,6 +53,12 @@ impl Download {
             let name: String = name.chars().filter(|c| is_plain(*c)).collect();
             format!("{}.zip", name.trim_matches(['-', '.'])).into()
         });
+        if output.is_dir() {
+            let output = output.display();
+            return Err(CliError::usage(format!(
+                "{output} is a directory; name the file"
+            )));
+        }
         if !to_stdout && !self.force && output.symlink_metadata().is_ok() {
             return Err(exists(&output));
         }

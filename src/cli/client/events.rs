@@ -30,7 +30,9 @@ pub(super) struct Event {
 
 /// A stream of events.
 pub(super) struct Events<'a> {
-    api: &'a Api,
+    api: Api,
+    /// Finds the host again, which may have another address when it comes back.
+    find: &'a dyn Fn() -> Result<Api, CliError>,
     path: String,
     reader: Option<BufReader<BodyReader<'static>>>,
     /// The id of the last event that came whole.
@@ -38,13 +40,18 @@ pub(super) struct Events<'a> {
 }
 
 impl<'a> Events<'a> {
-    /// Opens a stream.
+    /// Opens a stream. `find` finds the host again after it was away.
     ///
     /// # Errors
     /// As [`Api::open`].
-    pub(super) fn open(api: &'a Api, path: String) -> Result<Self, CliError> {
+    pub(super) fn open(
+        api: &Api,
+        path: String,
+        find: &'a dyn Fn() -> Result<Api, CliError>,
+    ) -> Result<Self, CliError> {
         let mut events = Self {
-            api,
+            api: api.clone(),
+            find,
             path,
             reader: None,
             last_id: None,
@@ -88,7 +95,11 @@ impl<'a> Events<'a> {
         ));
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.connect() {
+            let found = (self.find)().and_then(|api| {
+                self.api = api;
+                self.connect()
+            });
+            match found {
                 Ok(()) => {
                     say("the host is back");
                     return Ok(());

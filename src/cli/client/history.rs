@@ -67,7 +67,11 @@ impl History {
             });
         }
         if answer.runs.is_empty() {
-            output::line("no run has ended since the host came up")?;
+            output::line(if connection.has_host() {
+                "no run has ended since the host came up"
+            } else {
+                "a host remembers how runs ended for as long as it runs, and none does"
+            })?;
         } else {
             let mut table = Table::new(&["RUN", "ENDED", "TOOK", "HOW", "THEN"]);
             for run in &answer.runs {

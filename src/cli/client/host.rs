@@ -149,7 +149,7 @@ impl HostArguments {
                 "no host is running on {shown}: start one with {start}, or name another with --data or --admin"
             )));
         }
-        // A misspelt name makes no directory, nor does a default that nobody has used yet.
+        // A misspelt name makes no directory, nor does a default that was never used.
         let is_missing = matches!(
             fs::metadata(data.join(serve::DATABASE)),
             Err(error) if error.kind() == ErrorKind::NotFound

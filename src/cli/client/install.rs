@@ -146,7 +146,7 @@ impl Install {
 }
 
 impl Install {
-    /// Gives an external plugin that is installed its new manifest. It keeps its token.
+    /// Replaces the manifest of an external plugin that is installed. It keeps its token.
     fn again(
         &self,
         connection: &Connection,
@@ -276,7 +276,7 @@ fn only_one(api: &Api, added: &Plugin) -> Result<(), CliError> {
 /// Finds out whether what is installed is to be updated.
 ///
 /// # Errors
-/// [`CliError`] if it is not, or nobody can say so.
+/// [`CliError`] if it is not, or the user cannot be asked.
 fn agree(plugin: &Plugin, update: bool) -> Result<(), CliError> {
     if update {
         return Ok(());

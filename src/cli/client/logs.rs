@@ -64,7 +64,8 @@ impl Logs {
         if let Lines::Last(lines) = self.lines {
             let _ = write!(path, "tail={lines}");
         }
-        let mut events = Events::open(api, path)?;
+        let find = || Ok(self.host.connect(Need::Host)?.api);
+        let mut events = Events::open(api, path, &find)?;
         loop {
             let Event { name, data } = events.next()?;
             match &*name {

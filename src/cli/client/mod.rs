@@ -3,8 +3,6 @@
 //! Every command speaks HTTP and nothing else. Where no server runs on a directory, those that need none get an API
 //! of their own over it ([`host`]), so that there is one way to do each thing.
 
-#![allow(dead_code, reason = "the commands that use it come next")]
-
 mod api;
 mod ask;
 mod call;

@@ -52,9 +52,10 @@ impl Package {
         if found.is_dir() {
             return Self::packed(path).map_err(about);
         }
-        if is_manifest(path) {
+        let is_json = path.extension().is_some_and(|end| end == "json");
+        if is_json || is_manifest(path) {
             return Err(about(
-                "this is a manifest; give the directory that it is in, or --external for a plugin that runs elsewhere"
+                "a manifest is no package; name the directory that it is in, or --external for a plugin that runs elsewhere"
                     .into(),
             ));
         }

@@ -231,7 +231,7 @@ fn sample_record(data: &DataDir, runtime: RuntimeProvider) -> Result<Record, Cli
     Ok(record)
 }
 
-/// Gives plugins the configurations that the arguments name, and returns them.
+/// Sets the configurations that the arguments name, and returns them.
 ///
 /// # Errors
 /// [`CliError`] when one cannot be read, or it is not clear whose it is.

@@ -12,7 +12,7 @@ use super::settings::{Configuration, Given, Secret};
 use super::token;
 use crate::cli::error::CliError;
 
-/// How long the API has at the end: nobody but this program uses it.
+/// How long the API has at the end: only this program uses it.
 const STOP: Duration = Duration::from_secs(5);
 
 /// The API, until this is dropped.

@@ -81,7 +81,12 @@ fn what_is_no_package_is_named_and_nothing_is_installed() {
             "a plugin's directory, or a URL",
         ),
         (1, "notes.txt", "notes.txt: not a zip archive", ""),
-        (1, "hello/manifest.json", "this is a manifest", "--external"),
+        (
+            1,
+            "hello/manifest.json",
+            "a manifest is no package",
+            "--external",
+        ),
         (2, "hello.zip --sha256 abc", "64 hexadecimal digits", ""),
         (
             4,
