@@ -28,7 +28,7 @@ mod validate;
 mod yaml;
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -78,27 +78,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Host plugins in the foreground until Ctrl-C or SIGTERM, then stop them in order.
-    ///
-    /// Ctrl-C, SIGTERM and SIGHUP stop all plugins in order; a second one kills them. Without PATH
-    /// and --external a built-in sample plugin runs, and is pinged every second.
-    ///
-    /// On a terminal, or with --stdin, lines that are typed are commands: `call METHOD {…}`, `event NAME {…}`,
-    /// `configure {…}`, `restart`, `stop`, `start`, `state`, `quit`, and `help`. What a plugin asks of the host is
-    /// shown, and answered with --config and --answer.
-    #[command(after_help = run::EXAMPLES, after_long_help = format!("{OUTPUT}\n\n{STATUSES}\n\n{}", run::EXAMPLES))]
-    Run(Box<run::RunArguments>),
+    #[command(flatten)]
+    Author(AuthorCommand),
     /// Run what is installed in a directory, with an HTTP API to install, watch and call plugins.
     ///
     /// SIGINT and SIGTERM stop everything in order, within the stop grace and 17 s; a second one kills the plugins. SIGHUP reads the
     /// configuration again, and applies the log level, the limits of plugins and the allowed origins.
     #[command(after_help = SERVE)]
     Serve(serve::ServeArguments),
-    /// Check a plugin's directory or archive and print every problem, not only the first.
-    Validate {
-        /// A directory with manifest.json or manifest.yaml, or a zip archive.
-        path: PathBuf,
-    },
     /// For authors of plugins.
     #[command(subcommand)]
     Dev(DevCommand),
@@ -112,15 +99,37 @@ enum Command {
     Keeper,
 }
 
+/// What is a command of its own and also one of `dev`.
+#[derive(Debug, Subcommand)]
+enum AuthorCommand {
+    /// Host plugins in the foreground until Ctrl-C or SIGTERM, then stop them in order.
+    ///
+    /// Ctrl-C, SIGTERM and SIGHUP stop all plugins in order; a second one kills them. Without PATH
+    /// and --external a built-in sample plugin runs, and is pinged every second.
+    ///
+    /// On a terminal, or with --stdin, lines that are typed are commands: `call METHOD {…}`, `event NAME {…}`,
+    /// `configure {…}`, `restart`, `stop`, `start`, `state`, `quit`, and `help`. What a plugin asks of the host is
+    /// shown, and answered with --config and --answer.
+    #[command(after_help = run::EXAMPLES, after_long_help = format!("{OUTPUT}\n\n{STATUSES}\n\n{}", run::EXAMPLES))]
+    Run(Box<run::RunArguments>),
+    /// Check directories and archives of plugins, and print every problem, not only the first.
+    Validate(validate::ValidateArguments),
+}
+
 #[derive(Debug, Subcommand)]
 enum DevCommand {
+    #[command(flatten)]
+    Author(AuthorCommand),
     /// Make the archive of a plugin's directory, the same bytes each time, and print what was left out.
     ///
     /// Left out are .git, .next, .DS_Store, links, empty directories, the manifest's source (the archive has
     /// manifest.json), the archive itself, and what .pluginignore says, in the syntax of .gitignore. What could not be
     /// installed is not packed.
-    #[command(after_help = "Example: plugin-runner dev package hello --output hello.zip")]
     Package(package::PackageArguments),
+    /// Pack a plugin's directory in memory, install it or update what is installed, and activate it.
+    ///
+    /// What is packed is what `dev package` packs. A new version that does not come up is taken back.
+    Install(client::DevInstall),
 }
 
 /// A variable for plugins; without a value it is passed on from this program's environment.
@@ -130,7 +139,35 @@ struct Variable {
     value: Option<String>,
 }
 
+impl AuthorCommand {
+    fn run(&self) -> Result<(), CliError> {
+        match self {
+            Self::Run(arguments) => run::run(arguments),
+            Self::Validate(arguments) => validate::validate(arguments),
+        }
+    }
+}
+
+impl DevCommand {
+    fn run(&self) -> Result<(), CliError> {
+        match self {
+            Self::Author(command) => command.run(),
+            Self::Package(arguments) => package::package(arguments),
+            Self::Install(install) => install.run(),
+        }
+    }
+}
+
 impl Command {
+    /// Whether the program hosts plugins with it.
+    const fn hosts(&self) -> bool {
+        use AuthorCommand::Run;
+        matches!(
+            self,
+            Self::Serve(_) | Self::Author(Run(_)) | Self::Dev(DevCommand::Author(Run(_)))
+        )
+    }
+
     /// Carries the command out.
     fn run(self, verbosity: u8) -> Result<(), CliError> {
         // Those have a log of their own, and none.
@@ -138,10 +175,9 @@ impl Command {
             log_to_standard_error(verbosity);
         }
         match self {
-            Self::Run(arguments) => run::run(&arguments),
+            Self::Author(command) => command.run(),
             Self::Serve(arguments) => serve::serve(arguments.with_verbosity(verbosity)?),
-            Self::Validate { path } => validate::validate(&path),
-            Self::Dev(DevCommand::Package(arguments)) => package::package(&arguments),
+            Self::Dev(command) => command.run(),
             Self::Client(command) => command.run(),
             Self::SamplePlugin => sample::run().map_err(CliError::from),
             Self::Keeper => keep().map_err(|error| plugin_runner::Error::io("keep", error).into()),
@@ -156,8 +192,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     // Of a container: it has more to do than to host.
-    let hosts = matches!(arguments.command, Command::Run(_) | Command::Serve(_));
-    if hosts && init::is_first_process() {
+    if arguments.command.hosts() && init::is_first_process() {
         return init::run().unwrap_or_else(|failure| fail(&failure));
     }
     let outcome = arguments.command.run(arguments.verbose);
@@ -332,7 +367,7 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<RunArguments, clap::Error> {
         let arguments = ["plugin-runner", "run"].iter().chain(arguments);
         match Arguments::try_parse_from(arguments)?.command {
-            Command::Run(arguments) => Ok(*arguments),
+            Command::Author(AuthorCommand::Run(arguments)) => Ok(*arguments),
             other => panic!("{other:?}"),
         }
     }

@@ -1,18 +1,25 @@
 //! `plugin-runner dev package`: packs a plugin's directory, and prints what was left out.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use plugin_runner::package::{self, PackageLimits, Packed};
 use plugin_runner::text::escape;
+use serde_json::json;
 
+use super::client::output;
 use super::error::{CliError, SHOWN};
 use super::manifest_file::ManifestFile;
 
+const EXAMPLES: &str = "\
+Examples:
+  plugin-runner dev package ./hello --output hello-1.0.0.zip
+  plugin-runner dev package ./hello --force --json";
+
 /// The arguments of `dev package`.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct PackageArguments {
     /// The plugin's directory, with manifest.json or manifest.yaml.
     #[arg(value_name = "DIR", default_value = ".")]
@@ -23,6 +30,9 @@ pub(crate) struct PackageArguments {
     /// Replace the archive if it exists.
     #[arg(long)]
     force: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Packs a directory.
@@ -38,35 +48,41 @@ pub(crate) fn package(arguments: &PackageArguments) -> Result<(), CliError> {
     }
     let file = ManifestFile::in_directory(directory).map_err(about)?;
     let manifest = file.parse().map_err(about)?;
-    let output = arguments
+    let path = arguments
         .output
         .clone()
         .unwrap_or_else(|| format!("{}.zip", manifest.id).into());
-    if !arguments.force && output.symlink_metadata().is_ok() {
-        return Err(exists(&output));
+    if !arguments.force && path.symlink_metadata().is_ok() {
+        return Err(exists(&path));
     }
     let limits = PackageLimits::default();
-    let packed = package::pack(directory, file.bytes(), Some(&output), &limits)
+    let packed = package::pack(directory, file.bytes(), Some(&path), &limits)
         .map_err(|error| about(file.renamed(&error.to_string()).into()))?;
-    if let Err(error) = packed.write(&output, arguments.force) {
+    if let Err(error) = packed.write(&path, arguments.force) {
         // It was made meanwhile.
-        let is_there = !arguments.force && output.symlink_metadata().is_ok();
+        let is_there = !arguments.force && path.symlink_metadata().is_ok();
         return Err(if is_there {
-            exists(&output)
+            exists(&path)
         } else {
             error.into()
         });
     }
-    let mut stdout = io::stdout().lock();
-    let printed = stdout
-        .write_all(report(&file, &packed, &output).as_bytes())
-        .and_then(|()| stdout.flush());
-    match printed {
-        // A reader that has left is no failure.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(CliError::cannot("write to standard output")(error))
-        }
-        _ => Ok(()),
+    if arguments.json {
+        let archive = &packed.archive;
+        let left_out = packed.left_out.iter();
+        let warnings = packed.warnings.iter();
+        output::json(&json!({
+            "path": path.to_string_lossy(),
+            "id": manifest.id,
+            "version": manifest.version,
+            "files": archive.files().count(),
+            "bytes": archive.size(),
+            "sha256": archive.sha256().to_string(),
+            "left_out": left_out.map(|(path, why)| json!({ "path": path, "why": why })).collect::<Vec<_>>(),
+            "warnings": warnings.map(|warning| file.renamed(warning)).collect::<Vec<_>>(),
+        }))
+    } else {
+        output::print(&report(&file, &packed, &path))
     }
 }
 
@@ -77,9 +93,6 @@ fn exists(output: &Path) -> CliError {
 
 fn report(file: &ManifestFile, packed: &Packed, output: &Path) -> String {
     let mut lines: Vec<(&str, String)> = Vec::new();
-    for (path, why) in &packed.left_out {
-        lines.push(("left out", format!("{path}: {why}")));
-    }
     for warning in &packed.warnings {
         lines.push(("warning", file.renamed(warning)));
     }
@@ -91,5 +104,12 @@ fn report(file: &ManifestFile, packed: &Packed, output: &Path) -> String {
     let lines = lines
         .iter()
         .map(|(kind, what)| format!("{kind}: {:.SHOWN$}\n", escape(what)));
+    left_out(&packed.left_out) + &lines.collect::<String>()
+}
+
+/// Returns a line for each path that was left out.
+pub(crate) fn left_out(paths: &[(String, &'static str)]) -> String {
+    let lines = paths.iter();
+    let lines = lines.map(|(path, why)| format!("left out: {:.SHOWN$}: {why}\n", escape(path)));
     lines.collect()
 }

@@ -3,16 +3,19 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use plugin_runner::package::{self, Archive, PackageLimits, Review};
 use plugin_runner::protocol::Manifest;
 use plugin_runner::text::escape;
+use serde_json::{Value, json};
 
+use super::client::output;
 use super::data_dir::DataDir;
-use super::error::{CliError, SHOWN};
+use super::error::{CliError, SHOWN, Status};
 use super::manifest_file::{ManifestFile, is_manifest};
+use super::run::say;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -25,14 +28,70 @@ struct ValidationReport {
     size: Option<(usize, u64)>,
 }
 
-/// Prints the problems of a plugin, or a summary if it has none.
+const EXAMPLES: &str = "\
+Examples:
+  plugin-runner validate ./hello
+  plugin-runner validate hello.zip hello-2.zip --json";
+
+/// The arguments of `validate`.
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ValidateArguments {
+    /// Directories with manifest.json or manifest.yaml, and zip archives.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// Print one JSON object for each path.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the problems of each plugin, or a summary if it has none.
 ///
 /// # Errors
-/// [`CliError`] when it has problems, or is not a plugin at all.
-pub(crate) fn validate(path: &Path) -> Result<(), CliError> {
-    let findings = find(path).map_err(|failure| failure.about(path.display()))?;
-    print(&findings.report(path))?;
-    match findings.problems.len() {
+/// [`CliError`] when one has problems, or is not a plugin at all; of several, each is said.
+pub(crate) fn validate(arguments: &ValidateArguments) -> Result<(), CliError> {
+    let several = arguments.paths.len() > 1;
+    let mut outcome = Ok(());
+    for path in &arguments.paths {
+        let Err(failure) = one(path, several, arguments.json) else {
+            continue;
+        };
+        if !several {
+            return Err(failure);
+        }
+        say(&failure.to_string());
+        outcome = Err(failure.said());
+    }
+    outcome
+}
+
+fn one(path: &Path, several: bool, json: bool) -> Result<(), CliError> {
+    let found = find(path);
+    let printed = match &found {
+        Ok(findings) if json => output::json(&findings.object(path)),
+        Err(failure) if json => {
+            let problem = failure.to_string();
+            output::json(
+                &ValidationReport {
+                    problems: vec![problem],
+                    ..ValidationReport::default()
+                }
+                .object(path),
+            )
+        }
+        Ok(findings) => output::print(&findings.report(path, several)),
+        Err(_) => Ok(()),
+    };
+    match printed {
+        // What was found counts, also when nothing reads it.
+        Err(failure) if failure.status() == Status::Done => {}
+        printed => printed?,
+    }
+    match found
+        .map_err(|failure| failure.about(path.display()))?
+        .problems
+        .len()
+    {
         0 => Ok(()),
         1 => Err(format!("{} has a problem", path.display()).into()),
         count => Err(format!("{} has {count} problems", path.display()).into()),
@@ -47,18 +106,6 @@ fn find(path: &Path) -> Result<ValidationReport, CliError> {
         Err("this is the manifest; give the directory that it is in".into())
     } else {
         archive(path)
-    }
-}
-
-/// A reader that has left is no failure.
-fn print(text: &str) -> Result<(), CliError> {
-    let mut output = io::stdout().lock();
-    let written = output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush());
-    match written {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(CliError::cannot("write to standard output")),
     }
 }
 
@@ -124,11 +171,32 @@ impl ValidationReport {
         }
     }
 
-    fn report(&self, path: &Path) -> String {
+    fn object(&self, path: &Path) -> Value {
+        let manifest = self.manifest.as_ref();
+        json!({
+            "path": path.to_string_lossy(),
+            "valid": self.problems.is_empty(),
+            "problems": self.problems,
+            "warnings": self.warnings,
+            "id": manifest.map(|manifest| &manifest.id),
+            "version": manifest.map(|manifest| &manifest.version),
+            "transport": manifest.map(|manifest| manifest.transport.to_string()),
+            "files": self.size.map(|(files, _)| files),
+            "bytes": self.size.map(|(_, bytes)| bytes),
+        })
+    }
+
+    /// Returns a line for each problem and warning, with the path where it stands among others.
+    fn report(&self, path: &Path, named: bool) -> String {
         let mut text = String::new();
         let mut put = |kind: &str, what: &str| {
+            let name = if named && kind != "ok" {
+                format!("{}: ", path.display())
+            } else {
+                String::new()
+            };
             // Writing to a string succeeds.
-            let _ = writeln!(text, "{kind}: {:.SHOWN$}", escape(what));
+            let _ = writeln!(text, "{kind}: {:.SHOWN$}", escape(&format!("{name}{what}")));
         };
         for problem in &self.problems {
             put("problem", problem);

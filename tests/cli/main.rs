@@ -28,6 +28,8 @@ mod fake;
 // What the program's parent left open.
 #[cfg(target_os = "linux")]
 mod descriptors;
+// `dev install`.
+mod develop;
 // The program as the first process of a container.
 #[cfg(target_os = "linux")]
 mod init;

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use plugin_runner::package::{Archive, PackageLimits};
 use plugin_runner::protocol::Manifest;
+use serde_json::Value;
 
 use crate::program::{ANSWERING, Scratch, manifest, text};
 use crate::support::names;
@@ -85,4 +86,24 @@ fn what_could_not_be_installed_is_not_packed() {
     let (_, said) = package(&scratch, "fine --output none/x.zip", 1);
     assert!(said.contains("none/x.zip"), "{said}");
     assert_eq!(names(&scratch.path("")), ["bad", "fine", "tmp"]);
+}
+
+#[test]
+fn for_programs_it_is_one_object() {
+    let scratch = Scratch::new();
+    scratch.plugin("fine", &manifest("fine"), ANSWERING);
+    scratch.write("fine/.DS_Store", "");
+    let output = scratch.output("dev package fine --json");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = text(&output.stdout);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let said: Value = serde_json::from_str(said).unwrap();
+    assert_eq!(said["path"], "fine.zip");
+    assert_eq!(said["id"], "fine");
+    assert_eq!(said["files"], 2);
+    assert_eq!(said["left_out"][0]["path"], ".DS_Store");
+    assert_eq!(
+        said["bytes"],
+        fs::metadata(scratch.path("fine.zip")).unwrap().len()
+    );
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::program::{ANSWERING, Scratch, manifest, text};
 
@@ -266,4 +266,49 @@ fn a_run_tells_what_may_not_be_meant_and_runs() {
                 `events_consumed`?";
     assert_eq!(said.matches(told).count(), 1, "{said}");
     assert!(said.contains("has errored"), "{said}");
+}
+
+#[test]
+fn several_paths_are_each_told() {
+    let scratch = Scratch::new();
+    scratch.plugin("fine", &manifest("fine"), "#!/bin/sh\n");
+    scratch.zipped("fine.zip", &manifest("fine"), "12345");
+    scratch.write("bad/manifest.json", "{\"id\": \"bad\"}");
+    for command in ["validate", "dev validate"] {
+        let output = scratch.output(&format!("{command} bad nowhere fine"));
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stdout);
+        assert!(said.contains("problem: bad: "), "{said}");
+        assert!(said.contains("ok: fine is plugin fine"), "{said}");
+        let said = text(&output.stderr);
+        assert!(said.contains("plugin-runner: bad has "), "{said}");
+        assert!(
+            said.contains("plugin-runner: nowhere: cannot open it"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 2, "{said}");
+    }
+    let output = scratch.output("validate fine fine.zip");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+
+    let output = scratch.output("validate --json fine.zip bad nowhere");
+    assert_eq!(output.status.code(), Some(1));
+    let lines = text(&output.stdout).lines();
+    let objects: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [good, bad, nowhere] = &objects[..] else {
+        panic!("{objects:?}");
+    };
+    assert_eq!(good["path"], "fine.zip");
+    assert_eq!(good["valid"], true);
+    assert_eq!(good["problems"], json!([]));
+    assert_eq!(good["id"], "fine");
+    assert_eq!(good["files"], 2);
+    assert_eq!(bad["valid"], false);
+    assert!(!bad["problems"].as_array().unwrap().is_empty(), "{bad}");
+    assert_eq!(nowhere["path"], "nowhere");
+    assert_eq!(nowhere["valid"], false);
+    scratch.assert_nothing_left();
 }

@@ -7,6 +7,7 @@ mod api;
 mod ask;
 mod call;
 mod config;
+mod develop;
 mod download;
 mod environment;
 mod events;
@@ -19,7 +20,7 @@ mod life;
 mod limits;
 mod list;
 mod logs;
-mod output;
+pub(super) mod output;
 mod package;
 mod plugins;
 mod progress;
@@ -32,6 +33,7 @@ mod versions;
 use clap::Subcommand;
 
 use super::error::CliError;
+pub(super) use develop::DevInstall;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClientCommand {

@@ -15,7 +15,7 @@ use crate::cli::run::say;
 /// # Errors
 /// [`CliError::reader_has_left`] when nothing reads them any more, which ends the program with 0; and what the system
 /// reports.
-pub(super) fn print(text: &str) -> Result<(), CliError> {
+pub(in crate::cli) fn print(text: &str) -> Result<(), CliError> {
     let mut output = io::stdout().lock();
     let written = output
         .write_all(text.as_bytes())
@@ -30,7 +30,7 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`print`].
-pub(super) fn line(text: &str) -> Result<(), CliError> {
+pub(in crate::cli) fn line(text: &str) -> Result<(), CliError> {
     print(&format!("{text}\n"))
 }
 
@@ -39,7 +39,7 @@ pub(super) fn line(text: &str) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`print`].
-pub(super) fn json(value: &impl Serialize) -> Result<(), CliError> {
+pub(in crate::cli) fn json(value: &impl Serialize) -> Result<(), CliError> {
     let text = serde_json::to_string(value).map_err(CliError::cannot("write JSON"))?;
     line(&one_line(&text))
 }

@@ -25,6 +25,8 @@ pub(super) enum Package {
         manifest: Box<Manifest>,
         /// What its author may have overlooked, if it was packed here.
         warnings: Vec<String>,
+        /// What was left out, and why, if it was packed here.
+        left_out: Vec<(String, &'static str)>,
     },
     Url(String),
 }
@@ -67,7 +69,21 @@ impl Package {
             archive: Box::new(archive),
             manifest: Box::new(manifest),
             warnings: Vec::new(),
+            left_out: Vec::new(),
         })
+    }
+
+    /// Packs a plugin's directory in memory.
+    ///
+    /// # Errors
+    /// [`CliError`] says what is there instead, or why it could not be installed.
+    pub(super) fn in_directory(directory: &Path) -> Result<Self, CliError> {
+        let about = |failure: CliError| failure.about(directory.display());
+        let found = std::fs::metadata(directory).map_err(CliError::cannot("open it"));
+        if !found.map_err(about)?.is_dir() {
+            return Err(about("this is a file; give the plugin's directory".into()));
+        }
+        Self::packed(directory).map_err(about)
     }
 
     fn packed(directory: &Path) -> Result<Self, CliError> {
@@ -80,6 +96,7 @@ impl Package {
             archive: Box::new(packed.archive),
             manifest: Box::new(manifest),
             warnings: warnings.map(|warning| file.renamed(warning)).collect(),
+            left_out: packed.left_out,
         })
     }
 
