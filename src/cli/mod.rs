@@ -5,6 +5,7 @@
 
 mod client;
 mod data_dir;
+mod documents;
 mod duration;
 mod ending;
 mod error;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use log::LevelFilter;
 use plugin_runner::{Keeper, RuntimeProvider};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -91,6 +92,10 @@ enum Command {
     Dev(DevCommand),
     #[command(flatten)]
     Client(client::ClientCommand),
+    /// Print the script with which a shell completes commands and options.
+    Completions(documents::Completions),
+    /// Print a manual page, or write all of them.
+    Man(documents::ManualPage),
     /// The built-in sample plugin; started by `run`.
     #[command(hide = true)]
     SamplePlugin,
@@ -179,6 +184,8 @@ impl Command {
             Self::Serve(arguments) => serve::serve(arguments.with_verbosity(verbosity)?),
             Self::Dev(command) => command.run(),
             Self::Client(command) => command.run(),
+            Self::Completions(completions) => completions.print(Arguments::command()),
+            Self::Man(page) => page.print(Arguments::command()),
             Self::SamplePlugin => sample::run().map_err(CliError::from),
             Self::Keeper => keep().map_err(|error| plugin_runner::Error::io("keep", error).into()),
         }
@@ -358,7 +365,6 @@ fn variable(text: &str) -> Result<Variable, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
     use plugin_runner::{RestartPolicy, Timeouts};
 
     use super::*;

@@ -30,6 +30,8 @@ mod fake;
 mod descriptors;
 // `dev install`.
 mod develop;
+// `completions` and `man`.
+mod documents;
 // The program as the first process of a container.
 #[cfg(target_os = "linux")]
 mod init;
