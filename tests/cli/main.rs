@@ -15,6 +15,11 @@ mod program;
 #[path = "../support/mod.rs"]
 mod support;
 
+// A program on a terminal.
+#[cfg(target_os = "linux")]
+#[path = "../support/terminal.rs"]
+mod terminal;
+
 // A service that runs plugins elsewhere, played on this machine.
 #[cfg(all(target_os = "linux", feature = "sprites"))]
 #[allow(

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use crate::program::{FAILING, Program, Scratch, manifest};
 use crate::serve::{OBEDIENT, Server, bare};
 
+// The program on a terminal.
+#[cfg(target_os = "linux")]
+mod terminals;
 // `install`, `update`, `download`.
 mod packages;
 // `activate`, `deactivate`, `restart`, `remove`.
