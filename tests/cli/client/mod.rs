@@ -13,6 +13,9 @@ use crate::serve::{OBEDIENT, Server, bare};
 // The program on a terminal.
 #[cfg(target_os = "linux")]
 mod terminals;
+// The examples in the help.
+#[cfg(target_os = "linux")]
+mod examples;
 // `install`, `update`, `download`.
 mod packages;
 // `activate`, `deactivate`, `restart`, `remove`.

@@ -22,6 +22,8 @@ fn a_terminal_tells_what_is_typed_its_size_and_ctrl_c() {
     terminal.resize(200, 50);
     terminal.type_line("that");
     terminal.wait_for("50 200");
+    // The shell reads again, and is not waiting for `stty`.
+    terminal.wait_for("got that");
     terminal.interrupt();
     let (status, _) = terminal.end();
     assert_eq!(status.signal(), Some(Signal::INT.as_raw()), "{status}");

@@ -82,7 +82,7 @@ def answer(method, params):
     if method == "wait":
         print("waiting", file=sys.stderr, flush=True)
         signal.pause()
-    return {}
+    return {"ok": True} if method in ("configure", "event") else {}
 
 for line in sys.stdin:
     call = json.loads(line)
