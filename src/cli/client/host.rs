@@ -1,11 +1,12 @@
 //! `HostArguments`: how a command finds its host, and `Connection`, what it has found: the API of a running server,
 //! or one of its own over a directory on which no server runs.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use plugin_runner::text::escape;
@@ -22,6 +23,9 @@ const ADMIN: &str = "PLUGIN_RUNNER_ADMIN";
 const TOKENS: [&str; 2] = ["PLUGIN_RUNNER_TOKEN", "PLUGIN_RUNNER_ADMIN_TOKEN"];
 /// How long the server named by a directory has to take a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a server that has the directory may take until it answers, and the pause before the next look.
+const START: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
 /// More than any `admin.json` has, in bytes.
 const ADMIN_FILE_SIZE: u64 = 64 * 1024;
 
@@ -100,8 +104,8 @@ impl AdminFile {
 }
 
 impl HostArguments {
-    /// Finds the host. Blocks for at most five seconds where a directory names a server that does not answer, and
-    /// for as long as the directory's store takes to open.
+    /// Finds the host. Blocks for at most five seconds where a directory names a server that does not answer, or has
+    /// one that is starting, and for as long as the directory's store takes to open.
     ///
     /// # Errors
     /// [`CliError`] when there is no host of which the command has enough, or its token cannot be read.
@@ -127,46 +131,79 @@ impl HostArguments {
 
     fn connect_to_directory(&self, need: Need) -> Result<Connection, CliError> {
         let data = serve::data_dir(self.data.as_deref());
-        let shown = data.display();
-        if let Some(file) = admin_file(&data)?
-            && let Some(base) = answering(&file.url)?
-        {
-            let token = match self.token()? {
-                Some(token) => token,
-                None => file.token(&data, &base)?,
+        let deadline = Instant::now() + START;
+        loop {
+            if let Some(connection) = self.served(&data)? {
+                return Ok(connection);
+            }
+            let waits = if need == Need::Host {
+                is_owned(&data)
+            } else {
+                self.refuse_missing(&data, need)?;
+                if let Some(unserved) = Unserved::open(&data)? {
+                    let api = Api::new(&unserved.url(), unserved.token().clone());
+                    return Ok(Connection {
+                        api,
+                        rpc_url: None,
+                        unserved: Some(unserved),
+                    });
+                }
+                true
             };
-            return Ok(Connection {
-                rpc_url: file.rpc_url,
-                ..Connection::to(Api::new(&base, token))
-            });
+            if !waits {
+                return Err(self.nothing(&data, "no host is running on"));
+            }
+            if Instant::now() >= deadline {
+                let shown = data.display();
+                return Err(CliError::no_host(format!(
+                    "another process uses {shown}, and is no host that answers"
+                )));
+            }
+            // A server that starts, or another command of this program.
+            thread::park_timeout(PAUSE);
         }
-        let start = match &self.data {
-            Some(data) => format!("plugin-runner serve --data {}", data.display()),
-            None => "plugin-runner serve".to_owned(),
+    }
+
+    /// Returns the server that runs on a directory, if one does.
+    fn served(&self, data: &Path) -> Result<Option<Connection>, CliError> {
+        let Some(file) = admin_file(data)? else {
+            return Ok(None);
         };
-        if need == Need::Host {
-            return Err(CliError::no_host(format!(
-                "no host is running on {shown}: start one with {start}, or name another with --data or --admin"
-            )));
-        }
-        // A misspelt name makes no directory, nor does a default that was never used.
+        let Some(base) = answering(&file.url)? else {
+            return Ok(None);
+        };
+        let token = match self.token()? {
+            Some(token) => token,
+            None => file.token(data, &base)?,
+        };
+        Ok(Some(Connection {
+            rpc_url: file.rpc_url,
+            ..Connection::to(Api::new(&base, token))
+        }))
+    }
+
+    /// A misspelt name makes no directory, nor does a default that was never used.
+    fn refuse_missing(&self, data: &Path, need: Need) -> Result<(), CliError> {
         let is_missing = matches!(
             fs::metadata(data.join(serve::DATABASE)),
             Err(error) if error.kind() == ErrorKind::NotFound
         );
         if is_missing && (need == Need::Installed || self.data.is_none()) {
-            return Err(CliError::no_host(format!(
-                "nothing is installed in {shown}, and no host is running there: start one with {start}, or name \
-                 another with --data or --admin"
-            )));
+            return Err(self.nothing(data, "nothing is installed, and no host is running, in"));
         }
-        let unserved = Unserved::open(&data)?;
-        let api = Api::new(&unserved.url(), unserved.token().clone());
-        Ok(Connection {
-            api,
-            rpc_url: None,
-            unserved: Some(unserved),
-        })
+        Ok(())
+    }
+
+    /// Says that there is nothing, and what to do.
+    fn nothing(&self, data: &Path, what: &str) -> CliError {
+        let start = match &self.data {
+            Some(data) => format!("plugin-runner serve --data {}", data.display()),
+            None => "plugin-runner serve".to_owned(),
+        };
+        CliError::no_host(format!(
+            "{what} {}: start one with {start}, or name another with --data or --admin",
+            data.display()
+        ))
     }
 
     /// Returns the token that the user gave.
@@ -201,6 +238,13 @@ impl Connection {
     pub(super) const fn has_host(&self) -> bool {
         self.unserved.is_none()
     }
+}
+
+/// Whether a process has the directory: a server does before it answers.
+fn is_owned(data: &Path) -> bool {
+    let lock = data.join(serve::OWNER_LOCK);
+    let file = open_own(&lock, OpenOptions::new().read(true));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Reads what a server has left in its directory while it runs.

@@ -35,6 +35,9 @@ use systemd::{ServiceManager, Watchdog};
 /// The store in a server's directory.
 pub(crate) const DATABASE: &str = "plugins.sqlite";
 
+/// The lock of the process that has the directory.
+pub(crate) const OWNER_LOCK: &str = "owner.lock";
+
 /// Returns the directory that is named, or the one that a server has with the same environment.
 pub(crate) fn data_dir(named: Option<&Path>) -> PathBuf {
     let flags = named.map(|path| ("data".to_owned(), path.display().to_string()));

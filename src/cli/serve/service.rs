@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, bounded};
 use plugin_runner::admin::{AdminServer, AdminSettings};
@@ -19,7 +19,7 @@ use plugin_runner::{
     RestartPolicy, SqliteStore, Timeouts,
 };
 
-use super::admin_file::AdminFile;
+use super::admin_file::{self, AdminFile};
 use super::settings::{Configuration, Secret, Settings, Size};
 use super::systemd::Part;
 use super::token;
@@ -43,6 +43,10 @@ const ANSWERS: Duration = Duration::from_secs(10);
 const CALLS: Duration = Duration::from_secs(5);
 /// For what comes after everything else.
 const REST: Duration = Duration::from_secs(5);
+
+/// How long another command of this program may have the directory, and the pause before it is tried again.
+const MOMENT: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Characters of a plugin's name that are shown, and how many names.
 const NAME: usize = 100;
@@ -290,15 +294,35 @@ fn wait_for_answers(manager: &Manager) {
     }
 }
 
-pub(super) fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
-    let shown = data.display();
+/// Opens the store. Another command of this program may have the directory for a moment, which is waited for; another
+/// server is not.
+fn open_store(data: &Path) -> Result<SqliteStore, CliError> {
+    check_directory(data)?;
+    let deadline = Instant::now() + MOMENT;
+    loop {
+        match SqliteStore::open(data) {
+            Err(error)
+                if error.kind() == ErrorKind::StoreInUse
+                    && Instant::now() < deadline
+                    && !data.join(admin_file::FILE).exists() =>
+            {
+                thread::park_timeout(PAUSE);
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// # Errors
+/// [`CliError`] if this cannot be a server's directory.
+pub(super) fn check_directory(data: &Path) -> Result<(), CliError> {
     if fs::metadata(data).is_ok_and(|found| !found.is_dir()) {
+        let shown = data.display();
         return Err(
             format!("{shown} is not a directory; name one, or what is to become one").into(),
         );
     }
-    refuse_of_a_run(data)?;
-    Ok(SqliteStore::open(data)?)
+    refuse_of_a_run(data)
 }
 
 /// Returns a path that the server was started with as one that a program elsewhere can follow from the directory.

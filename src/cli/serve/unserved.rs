@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plugin_runner::admin::{AdminServer, AdminSettings};
-use plugin_runner::{Host, Manager};
+use plugin_runner::{ErrorKind, Host, Manager, SqliteStore};
 
 use super::service;
 use super::settings::{Configuration, Given, Secret};
@@ -24,11 +24,11 @@ pub(crate) struct Unserved {
 }
 
 impl Unserved {
-    /// Takes the directory, and creates it if need be.
+    /// Takes the directory, and creates it if need be. Returns `None` if another process has it.
     ///
     /// # Errors
-    /// [`CliError`] when another process has it, when it cannot be used, or when a setting is wrong.
-    pub(crate) fn open(data: &Path) -> Result<Self, CliError> {
+    /// [`CliError`] when it cannot be used, or when a setting is wrong.
+    pub(crate) fn open(data: &Path) -> Result<Option<Self>, CliError> {
         let flags = [("data".to_owned(), data.display().to_string())];
         let configuration = Configuration::read(&Given {
             flags: flags.into(),
@@ -38,12 +38,17 @@ impl Unserved {
             let problem = configuration.problems.first();
             CliError::usage(problem.map_or("a setting is wrong", String::as_str))
         })?;
-        let store = service::open_store(data).map_err(|error| error.about(data.display()))?;
+        service::check_directory(data).map_err(|error| error.about(data.display()))?;
+        let store = match SqliteStore::open(data) {
+            Ok(store) => store,
+            Err(error) if error.kind() == ErrorKind::StoreInUse => return Ok(None),
+            Err(error) => return Err(CliError::from(error).about(data.display())),
+        };
         let host = service::host(settings, store)?;
         let manager = Manager::with_settings(host.clone(), service::manager_settings(settings))?;
         let token = token::random()?;
         let admin = AdminServer::start(manager, "127.0.0.1:0", &token.0, AdminSettings::default())?;
-        Ok(Self { host, admin, token })
+        Ok(Some(Self { host, admin, token }))
     }
 
     pub(crate) fn url(&self) -> String {
