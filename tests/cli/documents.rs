@@ -24,6 +24,36 @@ fn commands(scratch: &Scratch) -> Vec<String> {
 }
 
 #[test]
+fn every_command_is_in_the_document_for_operators() {
+    const OPERATE: &str = include_str!("../../src/OPERATE.md");
+    const OF_AUTHORS: [&str; 4] = ["run", "validate", "dev", "serve"];
+    let section = OPERATE.split_once("## From the command line\n").unwrap().1;
+    let section = section.split("\n## ").next().unwrap();
+    let table = section.lines().filter(|line| line.starts_with("| `"));
+    let named: Vec<_> = table
+        .flat_map(|line| {
+            line.split('|')
+                .nth(1)
+                .unwrap()
+                .split('`')
+                .skip(1)
+                .step_by(2)
+        })
+        .collect();
+    let commands = commands(&Scratch::new());
+    for command in &commands {
+        let is_operators = !OF_AUTHORS.contains(&command.as_str());
+        assert_eq!(named.contains(&command.as_str()), is_operators, "{command}");
+    }
+    for name in named {
+        assert!(
+            commands.iter().any(|command| command == name),
+            "{name} is no command"
+        );
+    }
+}
+
+#[test]
 fn completions_have_every_command() {
     let scratch = Scratch::new();
     let commands = commands(&scratch);

@@ -51,37 +51,72 @@ fn shell(scratch: &Scratch, script: &str) -> Command {
     command
 }
 
-#[test]
-fn the_quickstart_is_ten_lines_and_works() {
-    let [script] = blocks("Quickstart", "sh")[..] else {
-        panic!("one block");
-    };
+/// The commands of a quickstart, on ports that are free and with a server that is waited for instead of a while.
+#[track_caller]
+fn quickstart(scratch: &Scratch, script: &str, data: &str) -> Command {
     assert!(script.lines().count() <= 10, "{script}");
-    if Command::new("curl").arg("--version").output().is_err() {
-        skipped("the quickstart", "there is no curl");
-        return;
-    }
-    let scratch = Scratch::new();
-    // On ports that are free.
-    let url = r#"$(sed 's/.*"url":"\([^"]*\)".*/\1/' data/admin.json)"#;
-    let free = script.replace("http://127.0.0.1:8001", url);
+    let waits = format!("while kill -0 $! && [ ! -s {data}/admin.json ]; do sleep 0.1; done");
+    let free = script.replace("sleep 1", &waits);
     assert_ne!(free, script);
-    let mut command = shell(&scratch, &free);
+    let url = format!(r#"$(sed 's/.*"url":"\([^"]*\)".*/\1/' {data}/admin.json)"#);
+    let mut command = shell(scratch, &free.replace("http://127.0.0.1:8001", &url));
+    let names = env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.as_encoded_bytes().starts_with(b"PLUGIN_")) {
+        command.env_remove(name);
+    }
     command
         .env("PLUGIN_RUNNER_LISTEN", "127.0.0.1:0")
         .env("PLUGIN_RUNNER_ADMIN", "127.0.0.1:0");
-    let mut quickstart = Program::start(command);
-    let answer = quickstart.line_with("world");
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    assert_eq!(answer, json!({"hello": "world"}));
-    let served = fs::read(scratch.path("data/admin.json")).unwrap();
+    command
+}
+
+/// Ends the server that a quickstart has left.
+#[track_caller]
+fn end_server(scratch: &Scratch, data: &str) {
+    let served = fs::read(scratch.path(data).join("admin.json")).unwrap();
     let served: Value = serde_json::from_slice(&served).unwrap();
     let pid = i32::try_from(served["pid"].as_i64().unwrap()).unwrap();
     let server = Watched::new(rustix::process::Pid::from_raw(pid).unwrap());
     server.signal(Signal::TERM);
     server.expect_end("the server");
-    let said = text(&quickstart.end().stderr).to_owned();
+}
+
+#[test]
+fn the_quickstart_is_ten_lines_and_works() {
+    let [script] = blocks("Quickstart", "sh")[..] else {
+        panic!("one block");
+    };
+    if Command::new("curl").arg("--version").output().is_err() {
+        skipped("the quickstart", "there is no curl");
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut quickstart = Program::start(quickstart(&scratch, script, "data"));
+    let answer = quickstart.line_with("world");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(answer, json!({"hello": "world"}));
+    quickstart.line_with("\"active_state\":\"active\"");
+    end_server(&scratch, "data");
+    let output = quickstart.end();
+    let said = text(&output.stderr);
     assert!(said.trim_end().ends_with("stopped"), "{said}");
+}
+
+#[test]
+fn the_readme_leads_from_nothing_to_an_answer_in_ten_lines() {
+    const README: &str = include_str!("../../../README.md");
+    let section = README.split_once("\n## The program\n").unwrap().1;
+    let script = section.split_once("```sh\n").unwrap().1;
+    let script = script.split_once("\n```").unwrap().0;
+    let scratch = Scratch::new();
+    let mut readme = Program::start(quickstart(&scratch, script, "data/plugins"));
+    // Tried in the foreground, and then installed.
+    readme.line_with("> call greet: {\"hello\":\"world\"}");
+    readme.line_with("hello (");
+    let answer: Value = serde_json::from_str(&readme.line_with("world")).unwrap();
+    assert_eq!(answer, json!({"hello": "world"}));
+    end_server(&scratch, "data/plugins");
+    readme.end();
 }
 
 #[test]
@@ -93,8 +128,9 @@ fn what_is_named_is_there() {
         let path = source.join(link.split('#').next().unwrap());
         assert!(path.is_file(), "{link}");
     }
-    let help = scratch.output("help serve");
-    let help = text(&help.stdout);
+    let commands = ["help serve", "help list", "help remove", "help logs"];
+    let help = commands.map(|command| text(&scratch.output(command).stdout).to_owned());
+    let help = help.concat();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     for code in OPERATE.split('`').skip(1).step_by(2) {
         let name = code.split(|c| !is_name(c)).next().unwrap();
