@@ -49,7 +49,7 @@ pub(crate) fn settings(arguments: &RunArguments) -> Result<SpritesSettings, CliE
     })
 }
 
-/// Gives the store the id that it had in the last run with this directory.
+/// Sets the id that the store had in the last run with this directory.
 ///
 /// # Errors
 /// [`CliError`] when the file with it cannot be read.

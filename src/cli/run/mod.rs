@@ -5,45 +5,40 @@
 
 mod answers;
 mod arguments;
+mod host;
 mod line;
+mod records;
 mod stage;
 mod talk;
 mod watch;
 
-use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, never, select};
+use crossbeam_channel::{Receiver, never, select};
 use parking_lot::Mutex;
-use plugin_runner::listener::Listener;
 use plugin_runner::report::ShutdownReport;
-use plugin_runner::store::{MemoryStore, PluginKind, Record, Source, Store};
-use plugin_runner::{
-    ActiveState, Health, Host, InstallationId, PluginMode, ProcessLimits, RestartPolicy,
-    RuntimeProvider, Session, StateChange, Timeouts,
-};
+use plugin_runner::store::{MemoryStore, PluginKind, Record};
+use plugin_runner::{Host, InstallationId, PluginMode, RuntimeProvider, StateChange};
 
-use super::client::input;
 use super::data_dir::DataDir;
 use super::ending::{self, End, stop_timeout};
 use super::error::CliError;
 use super::lines::LineQueue;
-use super::output::{Format, Human, Json, Notice, Paint};
+use super::output::{Format, Human, Json, Paint};
 use super::pings::Pings;
-use super::printer::{self, Printer, notify};
-use super::serve::values::Size;
+use super::printer::{self, Printer};
 use super::signals::{Hangup, Signals};
 use super::source::{self, NamedPlugin};
 #[cfg(feature = "sprites")]
 use super::sprites;
-use super::{Variable, keeper, sample};
 use answers::Answers;
 pub(crate) use arguments::RunArguments;
+use host::{configure, host, load};
+use records::{records, sample_record};
 use stage::{Stage, Staged};
-use talk::{Configured, Input, Talked};
+use talk::{Input, Talked};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -84,17 +79,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     let mut records = records(arguments)?;
     // In the order of the records.
     let paths: Vec<_> = arguments.paths.iter().cloned().map(Some).collect();
-    let data = match &arguments.data {
-        Some(path) => DataDir::named(path)?,
-        None if records.iter().any(source::unpacks_its_program) => {
-            let (dir, note) = DataDir::temporary_for_programs()?;
-            if let Some(note) = note {
-                say(&note);
-            }
-            dir
-        }
-        None => DataDir::temporary()?,
-    };
+    let data = data_dir(arguments, &records)?;
     if sampling {
         records.push(sample_record(&data, arguments.runtime)?);
     }
@@ -128,12 +113,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     if sampling {
         say("no plugin given, so this runs the built-in sample; Ctrl-C ends it");
     }
-    let format = if arguments.json {
-        Format::Json(Json::new(&plugins))
-    } else {
-        let human = Human::new(&plugins, Paint::for_stream(&io::stdout()));
-        Format::Human(human.with_times(arguments.timestamps))
-    };
+    let format = format(arguments, &plugins);
     let printer = Printer::start(format, host.subscribe(), lines, received_notices)?;
     let changes = host.subscribe();
 
@@ -185,200 +165,26 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     outcome.and(ended)
 }
 
-/// Returns the plugins that the arguments name.
-fn records(arguments: &RunArguments) -> Result<Vec<Record>, CliError> {
-    let paths = arguments.paths.iter().map(|path| (path, true));
-    let external = arguments.external.iter().map(|path| (path, false));
-    let mut occurrences: HashMap<PathBuf, usize> = HashMap::new();
-    let mut records = Vec::new();
-    for (path, supervised) in paths.chain(external) {
-        let record = if supervised {
-            source::supervised(path)
-        } else {
-            source::external(path)
-        };
-        let mut record = record.map_err(|failure| failure.about(path.display()))?;
-        if arguments.data.is_some() {
-            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-            let occurrence = occurrences.entry(path.clone()).or_default();
-            record.id = source::lasting_id(&record, &path, *occurrence);
-            *occurrence += 1;
-        }
-        records.push(record);
-    }
-    Ok(records)
-}
-
-/// Returns the record of the sample, in a directory of its own: this very program, or a script where this
-/// program is not. In a directory that is kept it is the same plugin in every run.
-fn sample_record(data: &DataDir, runtime: RuntimeProvider) -> Result<Record, CliError> {
-    let dir = data.path().join("sample");
-    std::fs::create_dir_all(&dir).map_err(CliError::cannot(format!(
-        "create the directory {}",
-        dir.display()
-    )))?;
-    let manifest = if runtime == RuntimeProvider::Local {
-        let program = std::env::current_exe();
-        sample::manifest(&program.map_err(CliError::cannot("find this program's file"))?)
-    } else {
-        sample::script(&dir).map_err(CliError::cannot("write the sample's script"))?
-    };
-    let mut record = Record::supervised(manifest, Source::Directory(dir.clone()));
-    if data.is_kept() {
-        let path = dir.canonicalize().unwrap_or(dir);
-        record.id = source::lasting_id(&record, &path, 0);
-    }
-    Ok(record)
-}
-
-/// Sets the configurations that the arguments name, and returns them.
-///
-/// # Errors
-/// [`CliError`] when one cannot be read, or it is not clear whose it is.
-fn configure(plugins: &mut [NamedPlugin], files: &[String]) -> Result<Vec<Configured>, CliError> {
-    let mut configurations = Vec::new();
-    for text in files {
-        let about = |error: CliError| error.about(format!("--config {text}"));
-        let (plugin, file) = match &mut *plugins {
-            [one] => (one, text.as_str()),
-            several => {
-                let named = text.split_once('=').and_then(|(name, file)| {
-                    let mut several = several.iter_mut();
-                    Some((several.find(|plugin| &*plugin.name == name)?, file))
-                });
-                named.ok_or_else(|| {
-                    about(CliError::usage("there are several plugins: write ID=FILE"))
-                })?
+fn data_dir(arguments: &RunArguments, records: &[Record]) -> Result<DataDir, CliError> {
+    match &arguments.data {
+        Some(path) => DataDir::named(path),
+        None if records.iter().any(source::unpacks_its_program) => {
+            let (dir, note) = DataDir::temporary_for_programs()?;
+            if let Some(note) = note {
+                say(&note);
             }
-        };
-        let file = input::Object::File(file.into());
-        let configuration = input::read_object(Some(&file)).map_err(about)?;
-        let problems = plugin
-            .record
-            .manifest
-            .configuration_problems(&configuration);
-        for problem in &problems {
-            say(&format!(
-                "--config {text}: {}: {}",
-                problem.field, problem.message
-            ));
+            Ok(dir)
         }
-        if !problems.is_empty() {
-            return Err(about(CliError::usage(
-                "the plugin's schema does not allow it",
-            )));
-        }
-        plugin.record.configuration.clone_from(&configuration);
-        configurations.push((plugin.record.id, configuration));
-    }
-    Ok(configurations)
-}
-
-/// What a host is made with: where its records are, and what its plugins' output and calls go to.
-type Parts = (Arc<MemoryStore>, Arc<LineQueue>, Answers);
-
-fn host(
-    arguments: &RunArguments,
-    data: &DataDir,
-    plugins: &[NamedPlugin],
-    (store, lines, answers): Parts,
-) -> Result<Host, CliError> {
-    for plugin in plugins {
-        let mut record = plugin.record.clone();
-        if record.mode() == PluginMode::Supervised {
-            record.set_active_state(ActiveState::Active);
-        }
-        let variables = arguments.env.iter();
-        let given = variables.filter_map(|one| Some((&one.name, one.value.as_ref()?)));
-        record.overrides = record.overrides.environment(given);
-        store.put(record)?;
-    }
-    let timeouts = Timeouts::default()
-        .connect(arguments.connect_timeout)
-        .stop_grace(arguments.stop_grace)
-        .stop(stop_timeout(arguments.stop_grace));
-    let policy = RestartPolicy::default()
-        .max_restart_attempts(arguments.max_restart_attempts)
-        .max_backoff(arguments.max_backoff)
-        .crash_threshold(arguments.crash_threshold)
-        .crash_backoff(arguments.crash_backoff);
-    let mut builder = Host::builder()
-        .data_dir(data.path())
-        .timeouts(timeouts)
-        .restart_policy(policy)
-        .process_limits(limits(arguments))
-        .services(answers)
-        .on_output(move |id, _, line| lines.push(id, line.stream, &line.text));
-    if arguments.no_health {
-        builder = builder.health(Health::default().interval(Duration::ZERO));
-    }
-    if let Some(keeper) = keeper() {
-        builder = builder.keeper(keeper);
-    }
-    for Variable { name, value } in &arguments.env {
-        if value.is_none() {
-            builder = builder.pass_variable(name);
-        }
-    }
-    if let Some(url) = &arguments.public_url {
-        builder = builder.rpc_base_url(url);
-    }
-    match arguments.runtime {
-        #[cfg(feature = "sprites")]
-        RuntimeProvider::Sprites => {
-            builder = builder.sprites(sprites::settings(arguments)?);
-            sprites::recall_store_id(&*store, data)?;
-            let host = builder.store(store.clone()).build()?;
-            sprites::remember_store_id(&*store, data)?;
-            Ok(host)
-        }
-        runtime => Ok(builder.store(store).runtime_provider(runtime).build()?),
+        None => DataDir::temporary(),
     }
 }
 
-fn limits(arguments: &RunArguments) -> ProcessLimits {
-    let mut limits = ProcessLimits::default();
-    if let Some(Size(bytes)) = arguments.plugin_memory {
-        limits = limits.memory(bytes);
+fn format(arguments: &RunArguments, plugins: &[NamedPlugin]) -> Format {
+    if arguments.json {
+        return Format::Json(Json::new(plugins));
     }
-    if let Some(time) = arguments.plugin_cpu_time {
-        limits = limits.cpu_time(time);
-    }
-    if let Some(processes) = arguments.plugin_processes {
-        limits = limits.processes(processes);
-    }
-    if let Some(files) = arguments.plugin_open_files {
-        limits = limits.open_files(files);
-    }
-    if let Some(nice) = arguments.plugin_nice {
-        limits = limits.nice(nice);
-    }
-    limits
-}
-
-/// Loads all plugins, which starts them.
-fn load(
-    host: &Host,
-    listener: &Listener,
-    plugins: &[NamedPlugin],
-    notices: &Sender<Notice>,
-) -> Result<Vec<Session>, CliError> {
-    let mut sessions = Vec::new();
-    for plugin in plugins {
-        let record = &plugin.record;
-        let about = |failure: CliError| failure.about(format!("plugin {}", plugin.name));
-        if let Some(token) = record.external_token() {
-            let url = token
-                .connection_url(&listener.base_url())
-                .map_err(|error| about(error.to_string().into()))?;
-            let plugin = record.id;
-            let at = SystemTime::now();
-            notify(notices, Notice::External { plugin, at, url });
-        }
-        let session = host.load(record.id).map_err(|error| about(error.into()))?;
-        sessions.push(session);
-    }
-    Ok(sessions)
+    let human = Human::new(plugins, Paint::for_stream(&io::stdout()));
+    Format::Human(human.with_times(arguments.timestamps))
 }
 
 /// Waits for a reason to end. `is_over` is asked when a plugin's state has changed.
