@@ -70,6 +70,7 @@ pub(crate) use migration::{check_untracked_files, migrate_files};
 pub(crate) use open_dir::{OpenDir, PRIVATE, PUBLIC, open_file, open_or_create_dir};
 pub use pack::{Packed, pack, packed_files};
 pub(crate) use releases::{keep_releases, remove_installation, remove_release};
+pub use removal::remove_tree;
 pub use review::{Review, review, review_directory};
 pub(crate) use spool::Spool;
 pub use unpack::unpack;

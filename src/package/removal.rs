@@ -17,7 +17,7 @@ use rustix::path::Arg;
 
 use super::open_dir::{DIRECTORY, OpenDir, change_mode, list};
 use crate::deadline::Deadline;
-use crate::error::PackageError;
+use crate::error::{PackageError, Result};
 use crate::id::Xid;
 
 /// The time limit on one removal. Another process may fill a directory as fast as it is emptied; removing a
@@ -30,6 +30,26 @@ const ATTEMPTS: usize = 100;
 const ROUNDS: usize = 10;
 /// How many levels of directories are emptied where they are. Each takes two descriptors.
 const DEPTH: usize = 16;
+
+/// Removes what [`unpack`](super::unpack) made and a plugin has used since: a file, a link, or a directory with
+/// its content, whatever the permissions are in it and however deep it is. A relative `path` begins at the open
+/// directory `above`. Links are not followed, except for those above the path. Succeeds if nothing is there.
+///
+/// # Blocking
+/// For as long as the disk needs, at most about `timeout`. Removing a million files takes seconds.
+///
+/// # Errors
+/// [`ErrorKind::Io`](crate::ErrorKind::Io): the system refused, or the time was over. A part is left then, in
+/// which directories may have moved.
+pub fn remove_tree(above: impl AsFd, path: &Path, timeout: Duration) -> Result<()> {
+    let removed = remove_until(above, path, Deadline::after(timeout));
+    let failed = |source| PackageError::Io {
+        action: "remove",
+        path: path.to_owned(),
+        source,
+    };
+    Ok(removed.map_err(failed)?)
+}
 
 /// Removes a file, a link, or a directory with its content. Succeeds if nothing is there. Links are not
 /// followed, except for those above the path. Directories that their owner may not change get the

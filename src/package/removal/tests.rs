@@ -66,6 +66,21 @@ fn folders_without_rights_go() {
 }
 
 #[test]
+fn callers_remove_what_they_unpacked_in_the_time_that_they_have() {
+    let dir = TestDir::new("package");
+    let above = fs::File::open(dir.path()).unwrap();
+    fs::create_dir_all(dir.path().join("unpacked/below")).unwrap();
+    let error = remove_tree(&above, Path::new("unpacked"), Duration::ZERO).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::Io);
+    let text = error.to_string();
+    assert!(text.contains("cannot remove unpacked: "), "{text}");
+    for _ in 0..2 {
+        remove_tree(&above, Path::new("unpacked"), LIMIT).unwrap();
+        assert!(!dir.path().join("unpacked").exists());
+    }
+}
+
+#[test]
 fn a_tree_of_any_depth_goes() {
     // Deeper than a path can be long, a process has descriptors, and a stack has room.
     const DEPTH: usize = 4_000;
