@@ -5,22 +5,26 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use plugin_runner::InstallationId;
 use plugin_runner::auth::ExternalToken;
-use plugin_runner::{InstallationId, Xid};
 use rustix::process::geteuid;
 
 use super::error::CliError;
 use super::private_file::{self, open_own, read_short};
+use super::temporary;
 
-const LOCK: &str = ".plugin-runner.lock";
+pub(super) const LOCK: &str = ".plugin-runner.lock";
 /// Followed by the installation's id.
 const TOKEN: &str = ".plugin-runner.token-";
 /// The id of the host's store, by which the sprites of its plugins are named.
 #[cfg(feature = "sprites")]
 const STORE_ID: &str = ".plugin-runner.store-id";
 /// What a server has in its directory from its first start on.
-const OF_A_SERVER: [&str; 2] = ["plugins.sqlite", "owner.lock"];
+pub(super) const OF_A_SERVER: [&str; 2] = ["plugins.sqlite", "owner.lock"];
+/// How long a run may look for what others left, and remove it.
+const LEFTOVERS_TIME: Duration = Duration::from_secs(10);
 /// More than any token has.
 const TOKEN_SIZE: u64 = 256;
 
@@ -28,8 +32,9 @@ const TOKEN_SIZE: u64 = 256;
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    /// Locked for as long as it is open; `None` for a temporary directory.
-    lock: Option<File>,
+    is_kept: bool,
+    /// Locked for as long as it is open; `None` for a temporary directory on a file system without locks.
+    _lock: Option<File>,
 }
 
 impl DataDir {
@@ -65,16 +70,32 @@ impl DataDir {
     }
 
     fn temporary_in(above: &Path) -> Result<Self, CliError> {
-        let name = format!("plugin-runner-{}-{}", std::process::id(), Xid::generate());
-        let path = above.join(name);
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| {
-                let above = above.display();
-                format!("cannot create a temporary directory in {above}: {error}; TMPDIR can name another place")
-            })?;
-        Ok(Self { path, lock: None })
+        let (path, lock) = temporary::create(above).map_err(|error| {
+            let above = above.display();
+            format!("cannot create a temporary directory in {above}: {error}; TMPDIR can name another place")
+        })?;
+        Ok(Self {
+            path,
+            is_kept: false,
+            _lock: lock,
+        })
+    }
+
+    /// Begins to remove the temporary directories that this user's killed runs have left, on a thread of its
+    /// own, which may end with the process: the next run goes on.
+    pub(crate) fn remove_leftovers() {
+        let places = std::iter::once(std::env::temp_dir()).chain(cache_dir());
+        let places: Vec<_> = places.collect();
+        let thread = std::thread::Builder::new().name("leftovers".to_owned());
+        let started = thread.spawn(move || {
+            let deadline = Instant::now() + LEFTOVERS_TIME;
+            for place in places {
+                temporary::remove_leftovers(&place, deadline);
+            }
+        });
+        if let Err(error) = started {
+            log::debug!("cannot look for directories of killed runs: {error}");
+        }
     }
 
     /// Takes the named directory, and creates it if need be.
@@ -113,7 +134,8 @@ impl DataDir {
         }
         Ok(Self {
             path: path.to_owned(),
-            lock: Some(lock),
+            is_kept: true,
+            _lock: Some(lock),
         })
     }
 
@@ -174,14 +196,14 @@ impl DataDir {
 
     /// Returns whether the directory, with the plugins' data in it, outlives the run.
     pub(crate) const fn is_kept(&self) -> bool {
-        self.lock.is_some()
+        self.is_kept
     }
 }
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        if self.lock.is_none()
-            && let Err(error) = fs::remove_dir_all(&self.path)
+        if !self.is_kept
+            && let Err(error) = temporary::remove(&self.path)
         {
             log::warn!(
                 "cannot remove the temporary directory {}: {error}",

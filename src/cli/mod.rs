@@ -24,6 +24,7 @@ mod signals;
 mod source;
 #[cfg(feature = "sprites")]
 mod sprites;
+mod temporary;
 mod url;
 mod validate;
 mod yaml;

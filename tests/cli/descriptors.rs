@@ -84,6 +84,8 @@ fn what_the_program_was_given_goes_neither_to_plugins_nor_to_the_keeper() {
         2,
         "the program has it"
     );
+    let lock = |link: &String| link.ends_with("/.plugin-runner.temporary");
+    assert!(open(own).iter().any(lock), "the temporary folder's lock");
     let children = children(own);
     assert!(
         children.contains(&plugin) && children.len() > 1,
@@ -92,6 +94,7 @@ fn what_the_program_was_given_goes_neither_to_plugins_nor_to_the_keeper() {
     for child in children {
         let open = open(child);
         assert!(!open.contains(&inode), "process {child:?} has it: {open:?}");
+        assert!(!open.iter().any(lock), "process {child:?} holds the lock");
     }
 
     program.stop();

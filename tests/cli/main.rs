@@ -40,6 +40,8 @@ mod documents;
 // The program as the first process of a container.
 #[cfg(target_os = "linux")]
 mod init;
+// Temporary folders of killed runs.
+mod leftovers;
 // From the first state to the end on request, and what ends a run early.
 mod lives;
 // What is printed, and what happens when nobody reads it.

@@ -80,6 +80,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), CliError> {
     // In the order of the records.
     let paths: Vec<_> = arguments.paths.iter().cloned().map(Some).collect();
     let data = data_dir(arguments, &records)?;
+    DataDir::remove_leftovers();
     if sampling {
         records.push(sample_record(&data, arguments.runtime)?);
     }
