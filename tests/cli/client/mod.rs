@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use crate::program::{FAILING, Program, Scratch, manifest};
 use crate::serve::{OBEDIENT, Server, bare};
 
+// Questions on a terminal, and what is shown while something takes long.
+#[cfg(target_os = "linux")]
+mod questions;
 // The program on a terminal.
 #[cfg(target_os = "linux")]
 mod terminals;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use rustix::process::Signal;
 use sha2::{Digest as _, Sha256};
@@ -139,7 +139,16 @@ fn an_external_plugin_is_installed_with_where_it_connects() {
 }
 
 /// A host that answers two requests as one would, and then sends half a package.
-fn half_a_package(listener: &TcpListener) -> std::net::TcpStream {
+fn half_a_package(listener: &TcpListener) -> TcpStream {
+    let mut stream = answering_until(listener, b"/package");
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nPK")
+        .unwrap();
+    stream
+}
+
+/// A host that answers requests with its list, until one has this in its head.
+pub(super) fn answering_until(listener: &TcpListener, wanted: &[u8]) -> TcpStream {
     let list = r#"{"plugins":[{"id":"dc7310e43tv172dprueg","added_at":"2026-01-01T00:00:00Z","name":"hello","description":"","version":"1.0.0","manifest":{"id":"hello"},"connection":{"mode":"supervised"},"status":{"active_state":"inactive"}}]}"#;
     loop {
         let (mut stream, _) = listener.accept().unwrap();
@@ -149,10 +158,7 @@ fn half_a_package(listener: &TcpListener) -> std::net::TcpStream {
         while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
             request.push(byte[0]);
         }
-        if request.windows(8).any(|part| part == b"/package") {
-            stream
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nPK")
-                .unwrap();
+        if request.windows(wanted.len()).any(|part| part == wanted) {
             return stream;
         }
         let length = list.len();
