@@ -21,6 +21,7 @@ mod rpc;
 mod runs;
 mod settings;
 mod stream;
+mod usage;
 mod versions;
 
 use std::fmt;

@@ -5,7 +5,7 @@ use super::call::Call;
 use super::problem::Problem;
 use super::{
     configuration, logs, metrics, openapi, overrides, package, plugins, probes, rpc, runs, stream,
-    versions,
+    usage, versions,
 };
 use crate::http::{Request, Response};
 
@@ -76,6 +76,7 @@ pub(super) static ROUTES: &[Route] = &[
     route("GET", "/api/plugins/{id}/versions", versions::list),
     route("POST", "/api/plugins/{id}/rollback", versions::rollback),
     route("GET", "/api/stream", stream::stream),
+    route("GET", "/api/usage", usage::show),
     route("GET", "/api/openapi.json", |call| {
         Ok(openapi::document(call))
     }),

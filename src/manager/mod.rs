@@ -59,6 +59,8 @@ pub use installation::Installation;
 #[cfg(feature = "admin")]
 pub(crate) use installation::ShownOverrides;
 pub use lookup::InstallationFilter;
+#[cfg(feature = "admin")]
+pub(crate) use metrics::{PluginUsage, ProcessUsage, Usage};
 pub use removal::RemoveReport;
 pub use settings::ManagerSettings;
 pub use source::PackageSource;

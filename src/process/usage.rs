@@ -19,6 +19,7 @@ pub(crate) struct GroupUsage {
     pub(crate) cpu: Duration,
     /// Bytes of memory that are in use now. What several processes share is counted for each.
     pub(crate) resident: u64,
+    pub(crate) processes: u64,
 }
 
 /// Returns what the groups with these leaders use. Those are missing whose leader is no child of this process: it has
@@ -48,6 +49,7 @@ pub(crate) fn of_groups(
         if let Some(group) = groups.get_mut(&process.group) {
             group.usage.cpu += process.usage.cpu;
             group.usage.resident += process.usage.resident;
+            group.usage.processes += 1;
             group.is_ours |= process.is_leader && process.parent == std::process::id();
         }
     }
@@ -93,6 +95,7 @@ fn parse(line: &[u8], pid: u32, ticks_per_second: u64, page_size: u64) -> Option
             // The process in user mode and in the kernel, and its children in both.
             cpu: cpu_time::sum(&fields, 14..=17, ticks_per_second)?,
             resident: fields.number(24)?.checked_mul(page_size)?,
+            processes: 1,
         },
     })
 }
@@ -117,6 +120,7 @@ mod tests {
             usage: GroupUsage {
                 cpu: Duration::from_secs(2),
                 resident: 21 * 4096,
+                processes: 1,
             },
         };
         assert_eq!(parse(line, 7, 100, 4096), Some(expected));
@@ -146,6 +150,7 @@ mod tests {
             usage()[&leader].resident > alone().usage.resident
         });
         let found = usage();
+        assert_eq!(found[&leader].processes, 2);
         assert_eq!(
             found.len(),
             1,

@@ -36,16 +36,24 @@ pub(super) struct RunHistory {
     ends: VecDeque<RunEnd>,
     /// How many runs there have been in all.
     count: u64,
+    /// How many of them another one followed, or was to follow.
+    restarts: u64,
 }
 
 impl RunHistory {
     /// Adds a run and numbers it. Drops the oldest if there are more than `limit`.
     pub(super) fn push(&mut self, mut end: RunEnd, limit: usize) {
         self.count += 1;
+        self.restarts += u64::from(end.problem.restart_after().is_some());
         end.run = self.count;
         self.ends.push_back(end);
         let excess = self.ends.len().saturating_sub(limit);
         self.ends.drain(..excess);
+    }
+
+    #[cfg(feature = "admin")]
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts
     }
 
     pub(super) fn ends(&self) -> Vec<RunEnd> {
@@ -77,6 +85,7 @@ mod tests {
         assert_eq!(runs, [3, 4, 5]);
         history.push(end(), 0);
         assert_eq!(history.ends(), []);
+        assert_eq!(history.restarts, 0, "all were given up");
     }
 
     #[test]

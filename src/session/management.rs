@@ -69,6 +69,12 @@ impl Session {
         self.shared().state.lock().process.clone()
     }
 
+    /// Returns how many runs since it was loaded another one followed, or was to follow.
+    #[cfg(feature = "admin")]
+    pub(crate) fn restarts(&self) -> u64 {
+        self.shared().state.lock().history.restarts()
+    }
+
     /// Returns how many events wait for the plugin or are being delivered.
     pub(crate) fn queued_events(&self) -> usize {
         self.shared().deliveries.jobs()

@@ -1,7 +1,10 @@
 //! What a host and its plugins have done, as text for Prometheus: [`Manager::metrics`]. What is counted is counted
-//! elsewhere (`session/totals.rs`); how it is written is in `exposition`.
+//! elsewhere (`session/totals.rs`); how it is written is in `exposition`. For
+//! the HTTP API, plugin by plugin: `usage`.
 
 mod exposition;
+#[cfg(feature = "admin")]
+mod usage;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -12,12 +15,14 @@ use crate::deadline::Deadline;
 use crate::error::ErrorKind;
 use crate::host::Host;
 use crate::id::InstallationId;
-use crate::process::usage::{self, GroupUsage};
+use crate::process::usage::{GroupUsage, of_groups};
 use crate::reaper::EndCause;
 use crate::session::context::shown_name;
 use crate::session::{Counters, RunProcess, Session};
 use crate::state::{ActiveState, PluginMode, ReportedState};
 use exposition::Exposition;
+#[cfg(feature = "admin")]
+pub(crate) use usage::{PluginUsage, ProcessUsage, Usage};
 
 const TO_PLUGIN: &str = "to_plugin";
 const FROM_PLUGIN: &str = "from_plugin";
@@ -307,7 +312,7 @@ fn used_by(sessions: &[Session]) -> HashMap<InstallationId, (RunProcess, GroupUs
         .collect();
     let leaders = processes.iter().map(|(_, process)| process.pid);
     let deadline = Deadline::after(PROCESSES_LIMIT);
-    let used = usage::of_groups(leaders, deadline).unwrap_or_default();
+    let used = of_groups(leaders, deadline).unwrap_or_default();
     processes
         .into_iter()
         .filter_map(|(id, process)| {

@@ -50,6 +50,8 @@ mod rpc;
 mod runs;
 // State changes as they happen.
 mod stream;
+// What plugins do and use.
+mod usage;
 // Versions that are kept.
 mod versions;
 
