@@ -1,6 +1,7 @@
 //! Talking with plugins while they run: commands on standard input, the configuration, and what the host answers.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::process::Output;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::program::{ANSWERING, Program, Scratch, manifest, text};
 
 /// Prints what it is called with, asks the host for things if it is told to, and refuses the volume 11.
-const TALKING: &str = r#"#!/usr/bin/env python3
+pub(crate) const TALKING: &str = r#"#!/usr/bin/env python3
 import json, sys
 def send(message):
     print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
@@ -31,7 +32,7 @@ for line in sys.stdin:
         send({"id": call["id"], "result": {"ok": True, "status": "ok"}})
 "#;
 
-fn talking(id: &str) -> Value {
+pub(crate) fn talking(id: &str) -> Value {
     let mut manifest = manifest(id);
     manifest["events_consumed"] = json!(["EventThreadPublished"]);
     manifest["configuration_schema"] = json!({"fields": [
@@ -312,4 +313,85 @@ for line in sys.stdin:
     let replies = of_type(&output, "reply");
     assert_eq!(replies[0]["result"], json!({"files": 99, "nice": 17}));
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_line_that_is_too_long_is_left_out_and_said() {
+    let scratch = Scratch::new();
+    scratch.plugin("hello", &talking("hello"), TALKING);
+    let long = "x".repeat(3 * 1024 * 1024);
+    let lines = format!("call first\ncall long {{\"a\": \"{long}\"}}\ncall second\n");
+    let output = told(&scratch, "run hello --stdin --json", &lines);
+    let replies = of_type(&output, "reply");
+    let commands: Vec<_> = replies
+        .iter()
+        .map(|reply| reply["command"].as_str().unwrap())
+        .collect();
+    assert_eq!(commands, ["call first", "a line", "call second"]);
+    let error = replies[1]["error"].as_str().unwrap();
+    assert!(error.contains("more than 1048576 bytes"), "{error}");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "plugin-runner: a command failed\n");
+}
+
+#[test]
+fn standard_input_that_cannot_be_read_is_a_failure() {
+    let scratch = Scratch::new();
+    scratch.plugin("hello", &talking("hello"), TALKING);
+    let mut command = scratch.command("run hello --stdin");
+    command.stdin(File::open(scratch.path("hello")).unwrap());
+    let output = Program::start(command).end();
+    let shown = text(&output.stdout);
+    assert!(shown.contains("> standard input: "), "{shown}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn commands_to_a_plugin_that_does_not_come_up_fail() {
+    let scratch = Scratch::new();
+    scratch.plugin("hello", &manifest("hello"), crate::program::FAILING);
+    let arguments = "run hello --stdin --max-restart-attempts 0";
+    let output = told(&scratch, arguments, "call greet\n");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    scratch.assert_nothing_left();
+}
+
+#[test]
+fn no_reply_is_lost_when_commands_come_faster_than_the_output_is_read() {
+    const COMMANDS: usize = 5000;
+    const SLOWLY: usize = 300_000;
+    let scratch = Scratch::new();
+    scratch.plugin("hello", &talking("hello"), TALKING);
+    let path = scratch.write("commands", "state\n".repeat(COMMANDS) + "call last\n");
+    let output = scratch.path("output");
+    let mut command = scratch.command("run hello --stdin --json");
+    command.stdin(File::open(path).unwrap());
+    // A pipe, which holds fewer than all replies.
+    crate::program::make_pipe(&output);
+    let reader = std::thread::spawn({
+        let output = output.clone();
+        move || {
+            // Byte for byte at first, which is slower than the commands are done.
+            let (mut output, mut shown) = (File::open(output).unwrap(), Vec::new());
+            let mut byte = [0];
+            while shown.len() < SLOWLY && output.read(&mut byte).unwrap() == 1 {
+                shown.push(byte[0]);
+            }
+            output.read_to_end(&mut shown).unwrap();
+            String::from_utf8(shown).unwrap()
+        }
+    });
+    command.stdout(
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&output)
+            .unwrap(),
+    );
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    assert!(crate::program::wait_for_end(&mut child).success());
+    let shown = reader.join().unwrap();
+    let replies = shown.lines().filter(|line| line.contains("\"reply\""));
+    assert_eq!(replies.count(), COMMANDS + 1);
 }

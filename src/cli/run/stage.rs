@@ -16,7 +16,6 @@ use serde_json::{Map, Value, json};
 
 use super::line::{Command, HELP};
 use crate::cli::output::Notice;
-use crate::cli::printer::notify;
 use crate::cli::source::{self, NamedPlugin};
 
 /// How long plugins have to take an event before it is shown that they have not.
@@ -265,6 +264,8 @@ impl Stage {
     }
 
     /// Shows what came of something.
+    ///
+    /// Blocks while the output is not read, so that no reply is lost. The end of the process ends that.
     pub(super) fn show(
         &self,
         plugin: Option<InstallationId>,
@@ -280,7 +281,8 @@ impl Stage {
             outcome,
             took,
         };
-        notify(&self.notices, notice);
+        // The receiver is gone if the output cannot be written any more.
+        let _ = self.notices.send(notice);
     }
 
     /// Returns the plugins whose files can change.

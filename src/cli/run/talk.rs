@@ -18,7 +18,7 @@ use super::stage::Stage;
 use crate::cli::error::CliError;
 use crate::cli::run::say;
 
-/// Bytes of a line.
+/// Bytes of a line, its end included.
 const LINE: u64 = 1024 * 1024;
 /// Lines that wait: a reader that is ahead of the plugins waits itself.
 const LINES: usize = 16;
@@ -37,6 +37,9 @@ pub(super) enum Input {
     Piped,
     None,
 }
+
+/// A line, or what could not be read and why.
+type Read = Result<String, (&'static str, String)>;
 
 /// A configuration that a plugin begins with.
 pub(super) type Configured = (InstallationId, Map<String, Value>);
@@ -105,13 +108,16 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), CliErro
 }
 
 /// Does what lines say until the last one; `None` if that ends nothing.
-fn talk(
-    stage: &Stage,
-    input: Input,
-    lines: &Receiver<String>,
-    mut failed: usize,
-) -> Option<Talked> {
+fn talk(stage: &Stage, input: Input, lines: &Receiver<Read>, mut failed: usize) -> Option<Talked> {
     for text in lines {
+        let text = match text {
+            Ok(text) => text,
+            Err((what, problem)) => {
+                failed += 1;
+                stage.show(None, what.to_owned(), Err(problem), None);
+                continue;
+            }
+        };
         if text.trim().is_empty() {
             continue;
         }
@@ -138,34 +144,35 @@ fn talk(
 
 /// Reads lines until the end. A terminal is read only while this program is in its foreground: the system would stop
 /// the whole program otherwise.
-fn read(input: Input, lines: &Sender<String>) {
+fn read(input: Input, lines: &Sender<Read>) {
     let mut stdin = BufReader::new(io::stdin());
+    // Within a line that is too long.
+    let mut is_skipping = false;
     loop {
         if input == Input::Terminal && stdin.buffer().is_empty() && !is_readable() {
             continue;
         }
         let mut line = Vec::new();
-        let read = io::Read::take(&mut stdin, LINE).read_until(b'\n', &mut line);
-        match read {
+        let read = match io::Read::take(&mut stdin, LINE).read_until(b'\n', &mut line) {
             Ok(0) => return,
-            Ok(_) if line.len() as u64 == LINE && line.last() != Some(&b'\n') => {
-                say(&format!(
-                    "a line of more than {LINE} bytes is not read, nor is what follows it"
-                ));
-                return;
+            Ok(_) => {
+                let is_whole = line.ends_with(b"\n");
+                let is_rest = is_skipping;
+                is_skipping = !is_whole && (is_rest || line.len() as u64 == LINE);
+                match (is_rest, is_skipping) {
+                    (true, _) => continue,
+                    (false, true) => Err((
+                        "a line",
+                        format!("it has more than {LINE} bytes, and is left out"),
+                    )),
+                    (false, false) => Ok(String::from_utf8_lossy(&line).into_owned()),
+                }
             }
-            Ok(_)
-                if lines
-                    .send(String::from_utf8_lossy(&line).into_owned())
-                    .is_err() =>
-            {
-                return;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                say(&format!("cannot read standard input: {error}"));
-                return;
-            }
+            Err(error) => Err(("standard input", error.to_string())),
+        };
+        let is_last = matches!(read, Err(("standard input", _)));
+        if lines.send(read).is_err() || is_last {
+            return;
         }
     }
 }
