@@ -101,3 +101,39 @@ fn an_archive_that_is_replaced_is_unpacked_anew() {
     assert_eq!(program.end().status.code(), Some(0));
     scratch.assert_nothing_left();
 }
+
+#[test]
+fn a_plugin_that_writes_into_its_own_directory_is_told_of() {
+    let scratch = Scratch::new();
+    let writing = ANSWERING.replace(
+        "print(\"pid\"",
+        "open(\"cache.txt\", \"a\").write(\"x\")\nprint(\"pid\"",
+    );
+    scratch.plugin("hello", &manifest("hello"), &writing);
+    let program = scratch.start("run hello --watch --json");
+    let said = program.error_with(".pluginignore");
+    assert!(said.contains("changes cache.txt itself"), "{said}");
+    scratch.write("hello/.pluginignore", "cache.txt\n");
+    program.stop();
+    scratch.assert_nothing_left();
+}
+
+#[test]
+fn files_that_cannot_be_listed_are_told_of_and_the_known_ones_are_watched() {
+    let scratch = Scratch::new();
+    let folder = scratch.plugin("hello", &manifest("hello"), ANSWERING);
+    // A pipe can be in no package.
+    crate::program::make_pipe(&folder.join("pipe"));
+    let mut program = scratch.start("run hello --watch --json");
+    program.active("hello");
+    let said = program.error_with("new files are not noticed");
+    assert!(said.contains("pipe"), "{said}");
+    let mut changed = manifest("hello");
+    changed["args"] = json!(["more"]);
+    fs::write(folder.join("manifest.json"), changed.to_string()).unwrap();
+    assert_eq!(
+        noticed(&mut program, "manifest.json")["result"],
+        "started again"
+    );
+    program.stop();
+}

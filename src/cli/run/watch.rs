@@ -42,6 +42,8 @@ struct Watched {
     place: usize,
     path: PathBuf,
     files: Files,
+    /// Why files that are new are not noticed, if they are not.
+    problem: Option<String>,
     /// When it was started again.
     starts: Vec<Instant>,
 }
@@ -58,12 +60,15 @@ pub(super) fn start(stage: Arc<Stage>) -> Result<(), CliError> {
                 .plugins
                 .iter()
                 .position(|other| other.id == plugin.id)?;
-            Some(Watched {
+            let mut watched = Watched {
                 place,
                 path: path.clone(),
-                files: look(path),
+                files: Files::new(),
+                problem: None,
                 starts: Vec::new(),
-            })
+            };
+            watched.files = watched.look(&plugin.name);
+            Some(watched)
         })
         .collect();
     if watched.is_empty() {
@@ -83,15 +88,15 @@ fn run(stage: &Stage, mut watched: Vec<Watched>) {
         let directories = watched.iter().flat_map(Watched::directories);
         hints.wait(directories);
         for one in &mut watched {
-            let now = look(&one.path);
+            let Some(plugin) = stage.plugins.get(one.place) else {
+                continue;
+            };
+            let now = one.look(&plugin.name);
             if now == one.files {
                 continue;
             }
             let changed = changed(&one.files, &now);
             one.files = now;
-            let Some(plugin) = stage.plugins.get(one.place) else {
-                continue;
-            };
             one.start_again(stage, plugin, &changed);
         }
     }
@@ -104,6 +109,34 @@ impl Watched {
         directories.push(self.path.clone());
         directories.dedup();
         directories.into_iter()
+    }
+
+    /// Returns what is there now. What cannot be read is not there: a file may be replaced at this moment, and it is
+    /// looked at again. If the directory cannot be listed, the files that are known are looked at.
+    fn look(&mut self, name: &str) -> Files {
+        if !self.path.is_dir() {
+            return stamps([self.path.clone()]);
+        }
+        let packed = match package::packed_files(&self.path) {
+            Ok(packed) => {
+                self.problem = None;
+                packed
+                    .into_iter()
+                    .map(|file| self.path.join(file))
+                    .collect()
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if self.problem.as_ref() != Some(&problem) {
+                    say(&format!("{name}: new files are not noticed: {problem}"));
+                    self.problem = Some(problem);
+                }
+                self.files.keys().cloned().collect::<Vec<_>>()
+            }
+        };
+        let others = ["manifest.json", "manifest.yaml", ".pluginignore"];
+        let others = others.map(|name| self.path.join(name));
+        stamps(packed.into_iter().chain(others))
     }
 
     fn start_again(&mut self, stage: &Stage, plugin: &Staged, changed: &str) {
@@ -129,32 +162,18 @@ impl Watched {
     }
 }
 
-/// Returns what is there now. What cannot be read is not there: a file may be replaced at this moment, and it is
-/// looked at again.
-fn look(path: &Path) -> Files {
-    let mut files = Files::new();
-    let mut put = |path: PathBuf| {
-        if let Ok(found) = fs::metadata(&path) {
-            let stamp = Stamp {
-                size: found.len(),
-                modified: (found.mtime(), found.mtime_nsec()),
-                inode: found.ino(),
-            };
-            files.insert(path, stamp);
-        }
-    };
-    if path.is_dir() {
-        for name in ["manifest.json", "manifest.yaml", ".pluginignore"] {
-            put(path.join(name));
-        }
-        let packed = package::packed_files(path).unwrap_or_default();
-        for name in packed {
-            put(path.join(name));
-        }
-    } else {
-        put(path.to_owned());
-    }
-    files
+/// Returns what tells whether these files change, without those that are not there.
+fn stamps(paths: impl IntoIterator<Item = PathBuf>) -> Files {
+    let stamped = paths.into_iter().filter_map(|path| {
+        let found = fs::metadata(&path).ok()?;
+        let stamp = Stamp {
+            size: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            inode: found.ino(),
+        };
+        Some((path, stamp))
+    });
+    stamped.collect()
 }
 
 /// Names one of the files that differ.
