@@ -132,8 +132,9 @@ impl Command {
 }
 
 fn unknown<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let lower = word.to_lowercase();
     let similar = known
-        .map(|known| (strsim::jaro(known, word), known))
+        .map(|known| (strsim::jaro(known, &lower), known))
         .filter(|(similarity, _)| *similarity >= SIMILAR)
         .max_by(|one, other| one.0.total_cmp(&other.0));
     match similar {
@@ -198,6 +199,7 @@ mod tests {
     fn what_is_wrong_is_said_in_a_sentence() {
         for (text, words) in [
             ("cal ping", "did you mean call?"),
+            ("CALL ping", "did you mean call?"),
             ("helo state", "did you mean hello?"),
             ("xyzzy", "help shows"),
             ("call", "call what?"),
