@@ -62,6 +62,9 @@ mod settings;
 mod sprites;
 // Talking with plugins while they run.
 mod talk;
+// Talking with plugins on a terminal.
+#[cfg(target_os = "linux")]
+mod typed;
 // Arguments that cannot work.
 mod usage;
 // `validate`.
