@@ -303,15 +303,21 @@ fn limits_of_the_arguments_are_those_of_the_process() {
 import json, os, resource, sys
 for line in sys.stdin:
     call = json.loads(line)
-    result = {"files": resource.getrlimit(resource.RLIMIT_NOFILE)[0], "nice": os.nice(0)}
+    names = {"files": "NOFILE", "memory": "AS", "time": "CPU", "processes": "NPROC"}
+    limit = lambda name: resource.getrlimit(getattr(resource, "RLIMIT_" + name))[0]
+    result = {"nice": os.nice(0), **{key: limit(name) for key, name in names.items()}}
     print(json.dumps({"jsonrpc": "2.0", "id": call["id"], "result": result}), flush=True)
 "#;
     let scratch = Scratch::new();
     scratch.plugin("hello", &manifest("hello"), LIMITED);
-    let arguments = "run hello --stdin --json --no-health --plugin-open-files 99 --plugin-nice 17";
+    let arguments = "run hello --stdin --json --no-health --plugin-open-files 99 --plugin-nice 17 \
+                     --plugin-memory 2GiB --plugin-cpu-time 1h --plugin-processes 4000";
     let output = told(&scratch, arguments, "call limits\n");
     let replies = of_type(&output, "reply");
-    assert_eq!(replies[0]["result"], json!({"files": 99, "nice": 17}));
+    let limits = json!({
+        "files": 99, "nice": 17, "memory": 2_u64 << 30, "time": 3600, "processes": 4000,
+    });
+    assert_eq!(replies[0]["result"], limits);
     assert_eq!(output.status.code(), Some(0));
 }
 
