@@ -158,12 +158,18 @@ impl Install {
     }
 }
 
-/// Returns a plugin of this kind with this id in its manifest, if there is one.
+/// Returns the plugin of this kind with this id in its manifest, if there is one.
+///
+/// # Errors
+/// As [`Api::get`]; [`CliError::no_such_plugin`] when there are several.
 fn with_id(api: &Api, id: &str, mode: &str) -> Result<Option<Plugin>, CliError> {
-    let installed = plugins::list::<Plugin>(api)?.into_iter();
-    let mut installed =
-        installed.filter(|plugin| plugin.manifest.id == id && plugin.connection.mode == mode);
-    Ok(installed.next())
+    let mut installed = plugins::list::<Plugin>(api)?;
+    installed.retain(|plugin| plugin.manifest.id == id && plugin.connection.mode == mode);
+    if let several @ [_, _, ..] = &*installed.iter().collect::<Vec<_>>() {
+        let several = plugins::ambiguous(id, several);
+        return Err(several.with("name the one that is meant by its id to plugin-runner update"));
+    }
+    Ok(installed.pop())
 }
 
 /// Returns where an external plugin connects, if the host has said where it listens.
@@ -183,7 +189,7 @@ impl Update {
                 "an update takes a file or a directory; download the package first",
             ));
         }
-        let connection = self.host.connect(Need::Place)?;
+        let connection = self.host.connect(Need::Installed)?;
         let plugin = plugins::find(&connection.api, &self.plugin)?;
         warn(&package);
         let sha256 = self.pin.sha256.as_deref();

@@ -89,7 +89,6 @@ fn chosen(plugins: Vec<Plugin>, name: &str) -> Result<Plugin, CliError> {
         &|plugin| plugin.manifest.id == name,
         &|plugin| !name.is_empty() && plugin.id.to_string().starts_with(name),
     ];
-    let shown = escape(name);
     for is_meant in ways {
         let found: Vec<_> = plugins.iter().filter(|plugin| is_meant(plugin)).collect();
         match &*found {
@@ -99,18 +98,16 @@ fn chosen(plugins: Vec<Plugin>, name: &str) -> Result<Plugin, CliError> {
                 let mut all = plugins.into_iter();
                 // It was found among them.
                 return all.find(|plugin| plugin.id == id).ok_or_else(|| {
-                    CliError::no_such_plugin(format!("there is no plugin {shown:?}"))
+                    CliError::no_such_plugin(format!("there is no plugin {:?}", escape(name)))
                 });
             }
             several => {
-                let several: Vec<_> = several.iter().map(|plugin| plugin.called()).collect();
-                return Err(CliError::no_such_plugin(format!(
-                    "{shown:?} may be any of {}; name the one that is meant by its id",
-                    some(&several)
-                )));
+                let several = ambiguous(name, several);
+                return Err(several.with("name the one that is meant by its id"));
             }
         }
     }
+    let shown = escape(name);
     let similar = plugins
         .iter()
         .map(|plugin| (strsim::jaro(&plugin.manifest.id, name), plugin))
@@ -128,6 +125,16 @@ fn chosen(plugins: Vec<Plugin>, name: &str) -> Result<Plugin, CliError> {
         }
         None => format!("there is no plugin {shown:?}; plugin-runner list shows those there are"),
     }))
+}
+
+/// Returns an error for a name that fits several plugins. The way out depends on the command.
+pub(super) fn ambiguous(name: &str, several: &[&Plugin]) -> CliError {
+    let several: Vec<_> = several.iter().map(|plugin| plugin.called()).collect();
+    CliError::no_such_plugin(format!(
+        "{:?} may be any of {}",
+        escape(name),
+        some(&several)
+    ))
 }
 
 impl Plugin {

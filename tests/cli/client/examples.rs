@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
 
 use super::Place;
 use crate::program::{Program, text};
@@ -141,21 +140,7 @@ fn try_out(command: &str, example: &str) -> Result<(), String> {
 
 /// The directory in which examples hold: `hello` is installed and active, and has settings; `chat` is installed.
 fn prepare(command: &str, example: &str) -> Place {
-    let mut place = Place::served();
-    let file = place.scratch.path("hello/manifest.json");
-    let mut hello: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    hello["configuration_schema"] = json!({"fields": [
-        {"type": "string", "id": "greeting", "label": "", "description": ""},
-        {"type": "number", "id": "volume", "label": "", "description": ""},
-    ]});
-    for (version, package) in [("2.0.0", "hello-2.zip"), ("1.0.0", "hello.zip")] {
-        hello["version"] = version.into();
-        fs::write(&file, hello.to_string()).unwrap();
-        place.ok(&format!("dev package hello --force --output {package}"));
-    }
-    place.scratch.write("settings.json", r#"{"greeting":"hi"}"#);
-    place.ok("install hello.zip --activate");
-    place.ok("install --external chat.json");
+    let mut place = Place::prepared();
     match command {
         "rollback" => {
             place.ok("update hello hello-2.zip");

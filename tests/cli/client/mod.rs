@@ -3,6 +3,7 @@
 //!
 //! The shared parts are here: a directory with packages, the commands on it, and what they answer.
 
+use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -21,6 +22,8 @@ mod terminals;
 mod examples;
 // `install`, `update`, `download`.
 mod packages;
+// What holds for every command.
+mod every;
 // `activate`, `deactivate`, `restart`, `remove`.
 mod life;
 // `logs`.
@@ -69,6 +72,26 @@ impl Place {
             &place.scratch,
             &format!("--max-restart-attempts 0 {arguments}"),
         ));
+        place
+    }
+
+    /// With a server on which `hello` is installed and active, and has settings, and `chat` is installed.
+    fn prepared() -> Self {
+        let place = Self::served();
+        let file = place.scratch.path("hello/manifest.json");
+        let mut hello: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        hello["configuration_schema"] = json!({"fields": [
+            {"type": "string", "id": "greeting", "label": "", "description": ""},
+            {"type": "number", "id": "volume", "label": "", "description": ""},
+        ]});
+        for (version, package) in [("2.0.0", "hello-2.zip"), ("1.0.0", "hello.zip")] {
+            hello["version"] = version.into();
+            fs::write(&file, hello.to_string()).unwrap();
+            place.ok(&format!("dev package hello --force --output {package}"));
+        }
+        place.scratch.write("settings.json", r#"{"greeting":"hi"}"#);
+        place.ok("install hello.zip --activate");
+        place.ok("install --external chat.json");
         place
     }
 

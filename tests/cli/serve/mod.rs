@@ -221,7 +221,7 @@ impl Server {
 
     /// Installs a package, and does not start it.
     #[track_caller]
-    fn install(&self, package: &Path) -> InstallationId {
+    pub(crate) fn install(&self, package: &Path) -> InstallationId {
         let package = fs::read(package).unwrap();
         let plugin = self.ask("POST", "/api/plugins", "application/zip", &package);
         plugin["id"].as_str().unwrap().parse().unwrap()
