@@ -218,7 +218,14 @@ impl Api {
         self.agent.run(request.body(body)?)
     }
 
-    fn json<T: DeserializeOwned>(&self, mut response: Response<Body>) -> Result<T, CliError> {
+    /// Reads an answer.
+    ///
+    /// # Errors
+    /// [`CliError`] when it breaks off, or is what this program does not know.
+    pub(super) fn json<T: DeserializeOwned>(
+        &self,
+        mut response: Response<Body>,
+    ) -> Result<T, CliError> {
         let mut text = String::new();
         let body = response.body_mut().as_reader();
         body.take(ANSWER_SIZE)

@@ -14,9 +14,9 @@ use crate::cli::run::say;
 /// How long a stream may be silent. The host says something every 15 s.
 const SILENCE: Duration = Duration::from_secs(45);
 /// How long a host that has gone away is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts to reach it again.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// Bytes of a line of a stream: more than a host sends in one.
 const LINE: u64 = 16 * 1024 * 1024;
 

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const ADMIN_FILE_SIZE: u64 = 64 * 1024;
 
 /// Which host a command is for, and how it prints.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct HostArguments {
     /// URL of the host's HTTP API, such as https://plugins.example.com [default: the server that runs on the
     /// directory of --data] [env: PLUGIN_RUNNER_ADMIN].

@@ -28,6 +28,7 @@ mod removal;
 mod table;
 mod time;
 mod token;
+mod top;
 mod versions;
 
 use clap::Subcommand;
@@ -75,6 +76,15 @@ pub(crate) enum ClientCommand {
     Versions(versions::Versions),
     /// Go back to an earlier version of a plugin.
     Rollback(versions::Rollback),
+    /// Show what plugins do and use in a live table.
+    ///
+    /// On a terminal the table fits it, q or Ctrl-C ends it, and a host that goes away is waited for. Elsewhere one
+    /// table is shown; with --json one round follows the other, and a host that goes away is waited for for a minute.
+    ///
+    /// CPU is what a plugin's process and its group use, in percent of one processor, and MEMORY what is resident of
+    /// them; both are known of processes that the host has started on its own machine. The time within which 99 of
+    /// 100 calls ended (p99) is that of all plugins together, as no host keeps it for each.
+    Top(top::Top),
     /// Tokens of external plugins.
     #[command(subcommand)]
     Token(token::Token),
@@ -105,6 +115,7 @@ impl ClientCommand {
             Self::History(history) => history.run(),
             Self::Versions(versions) => versions.run(),
             Self::Rollback(rollback) => rollback.run(),
+            Self::Top(top) => top.run(),
             Self::Token(token) => token.run(),
         }
     }

@@ -39,6 +39,13 @@ impl Table {
         self.rows.iter().map(|row| line(row, &widths)).collect()
     }
 
+    /// Returns the width of which no line needs more.
+    pub(super) fn narrowest(&self) -> usize {
+        let widths = self.widths();
+        let gaps = GAP * widths.len().saturating_sub(1);
+        widths.iter().map(|&width| width.min(LEAST)).sum::<usize>() + gaps
+    }
+
     fn widths(&self) -> Vec<usize> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
         (0..columns)

@@ -32,6 +32,9 @@ mod logs;
 mod past;
 // `call`, `publish`, `config`, `env` and `limits`.
 mod talking;
+// `top`.
+#[cfg(target_os = "linux")]
+mod top;
 
 /// A directory with packages, and perhaps a server on its `data`.
 struct Place {
