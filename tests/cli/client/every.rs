@@ -10,8 +10,9 @@ use crate::program::{Program, text};
 
 /// The commands in an order in which each can be carried out again and again: what has to be done before, the
 /// command, and its status where no host runs.
-const COMMANDS: [(&str, &str, i32); 31] = [
+const COMMANDS: [(&str, &str, i32); 32] = [
     ("", "list", 0),
+    ("", "top --once", 4),
     ("", "get hello", 0),
     ("", "restart hello", 4),
     ("", "deactivate hello", 4),
