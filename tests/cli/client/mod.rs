@@ -24,6 +24,9 @@ mod examples;
 mod packages;
 // What holds for every command.
 mod every;
+// Hosts that die or are slow, and two clients at once.
+#[cfg(target_os = "linux")]
+mod broken;
 // `activate`, `deactivate`, `restart`, `remove`.
 mod life;
 // `logs`.
