@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 
 use plugin_runner::text::escape;
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -84,7 +84,10 @@ fn line(row: &[String], widths: &[usize]) -> String {
         let cell = cut(cell, width);
         line.push_str(&cell);
         if index + 1 < row.len() {
-            line.extend(std::iter::repeat_n(' ', width - cell.width() + GAP));
+            line.extend(std::iter::repeat_n(
+                ' ',
+                width.saturating_sub(cell.width()) + GAP,
+            ));
         }
     }
     line.trim_end().to_owned()
@@ -95,16 +98,17 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
-    let mut left = width.saturating_sub(1);
-    let mut shown: String = text
-        .chars()
-        .take_while(|character| {
-            let cells = character.width().unwrap_or_default();
-            let fits = cells <= left;
-            left = left.saturating_sub(cells);
-            fits
-        })
-        .collect();
+    let room = width.saturating_sub(1);
+    let mut shown = String::new();
+    for character in text.chars() {
+        let end = shown.len();
+        shown.push(character);
+        // Not the sum of its characters' widths: one may make the one before it wider.
+        if shown.width() > room {
+            shown.truncate(end);
+            break;
+        }
+    }
     shown.push('…');
     shown
 }
@@ -144,6 +148,15 @@ mod tests {
         let lines = table().lines(Some(20));
         assert_eq!(lines[1], "a    a text that is…");
         assert_eq!(lines[2], "bcd  日本語のとても…");
+    }
+
+    #[test]
+    fn characters_that_widen_others_are_cut_like_all() {
+        let mut table = Table::new(&["A", "B"]);
+        table.row(["\u{263a}\u{fe0f}".repeat(40).as_str(), "b"]);
+        for line in table.lines(Some(20)) {
+            assert!(line.width() <= 20, "{line:?}");
+        }
     }
 
     #[test]
