@@ -17,8 +17,8 @@ const SILENCE: Duration = Duration::from_secs(45);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts to reach it again.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
-/// Bytes of a line of a stream: more than a host sends in one.
-const LINE: u64 = 16 * 1024 * 1024;
+/// Bytes of an event: more than a host sends in one.
+const EVENT: u64 = 16 * 1024 * 1024;
 
 /// An event.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub(super) struct Events<'a> {
     find: &'a dyn Fn() -> Result<Api, CliError>,
     path: String,
     reader: Option<BufReader<BodyReader<'static>>>,
+    /// Since when the host has been away: until it has said something, not merely taken a connection.
+    away: Option<Instant>,
+    patience: Duration,
     /// The id of the last event that came whole.
     last_id: Option<String>,
 }
@@ -54,6 +57,8 @@ impl<'a> Events<'a> {
             find,
             path,
             reader: None,
+            away: None,
+            patience: PATIENCE,
             last_id: None,
         };
         events.connect()?;
@@ -77,6 +82,7 @@ impl<'a> Events<'a> {
             if let Some(reader) = &mut self.reader
                 && let Some((event, id)) = read(reader)
             {
+                self.away = None;
                 self.last_id = id.or(self.last_id.take());
                 if let Some(event) = event {
                     return Ok(event);
@@ -89,19 +95,28 @@ impl<'a> Events<'a> {
     }
 
     fn reconnect(&mut self) -> Result<(), CliError> {
-        say(&format!(
-            "the host at {} has gone; waiting for it",
-            self.api.base()
-        ));
-        let deadline = Instant::now() + PATIENCE;
+        let is_first = self.away.is_none();
+        let deadline = *self.away.get_or_insert_with(Instant::now) + self.patience;
+        let base = self.api.base().to_owned();
+        if is_first {
+            say(&format!("the host at {base} has gone; waiting for it"));
+        } else if Instant::now() >= deadline {
+            return Err(CliError::no_host(format!(
+                "the host at {base} takes connections, and ends them with nothing said"
+            )));
+        }
         loop {
+            // Also before the first attempt: one that ends each connection at once must not be asked without end.
+            thread::sleep(PAUSE);
             let found = (self.find)().and_then(|api| {
                 self.api = api;
                 self.connect()
             });
             match found {
                 Ok(()) => {
-                    say("the host is back");
+                    if is_first {
+                        say("the host is back");
+                    }
                     return Ok(());
                 }
                 Err(failure)
@@ -109,7 +124,7 @@ impl<'a> Events<'a> {
                 {
                     return Err(failure);
                 }
-                Err(_) => thread::sleep(PAUSE),
+                Err(_) => {}
             }
         }
     }
@@ -118,14 +133,15 @@ impl<'a> Events<'a> {
 /// What stands between two empty lines: an event, and the id from which a client goes on.
 type Block = (Option<Event>, Option<String>);
 
-/// Reads the next block; `None` if the stream ended or broke, also in the middle of one.
+/// Reads the next block; `None` if the stream ended or broke, also in the middle of one, or it is longer than any.
 fn read(reader: &mut impl BufRead) -> Option<Block> {
     let mut event = Event::default();
     let mut data: Option<String> = None;
     let mut id = None;
+    let mut reader = reader.take(EVENT);
     loop {
         let mut line = String::new();
-        let size = (&mut *reader).take(LINE).read_line(&mut line).ok()?;
+        let size = reader.read_line(&mut line).ok()?;
         if size == 0 {
             return None;
         }
@@ -155,7 +171,13 @@ fn read(reader: &mut impl BufRead) -> Option<Block> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::cli::serve;
 
     #[test]
     fn events_are_read_whole_or_not_at_all() {
@@ -174,5 +196,42 @@ mod tests {
         assert_eq!(next(), Some((event("", ""), Some("8".to_owned()))));
         assert_eq!(next(), Some((None, Some("9".to_owned()))));
         assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn an_event_has_an_end() {
+        let mut endless = BufReader::new(std::io::repeat(b'a'));
+        assert_eq!(read(&mut endless), None);
+        let lines = "data: a\n".repeat(usize::try_from(EVENT).unwrap() / 8 + 1) + "\n";
+        assert_eq!(read(&mut lines.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_host_that_ends_each_connection_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let server = thread::spawn(move || {
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 4096];
+                if std::io::Read::read(&mut stream, &mut request).unwrap() == 0 {
+                    return;
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let api = Api::new(&base, serve::check_token("t".repeat(32)).unwrap());
+        let find = || Ok(api.clone());
+        let mut events = Events::open(&api, "/".to_owned(), &find).unwrap();
+        events.patience = Duration::ZERO;
+        let failure = events.next().unwrap_err();
+        assert_eq!(failure.status(), Status::NoHost);
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        drop(TcpStream::connect(base.trim_start_matches("http://")).unwrap());
+        server.join().unwrap();
     }
 }
