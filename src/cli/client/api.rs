@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -20,7 +21,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a host may be silent: longer than any operation takes there, which wait for plugins to start and to stop.
 pub(super) const SILENCE: Duration = Duration::from_secs(15 * 60);
 /// Bytes of an answer that is read whole: more than a host with 10,000 plugins has to say.
-const ANSWER_SIZE: u64 = 256 * 1024 * 1024;
+const ANSWER_SIZE: u64 = 64 * 1024 * 1024;
 /// Bytes of a refusal.
 const PROBLEM_SIZE: u64 = 1024 * 1024;
 
@@ -296,9 +297,40 @@ impl Api {
     }
 }
 
+/// Whether a URL is of this machine itself.
 fn is_local(base: &str) -> bool {
-    let authority = base.split("://").nth(1).unwrap_or(base);
-    ["127.", "[::1]", "localhost"]
-        .iter()
-        .any(|local| authority.starts_with(local))
+    let rest = base.split("://").nth(1).unwrap_or(base);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    let host = authority
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(authority, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    is_loopback || host.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_asked_without_a_proxy() {
+        for local in [
+            "http://127.0.0.1:8001",
+            "http://127.9.9.9",
+            "https://[::1]:8001/under",
+            "http://localhost:1",
+        ] {
+            assert!(is_local(local), "{local}");
+        }
+        for other in [
+            "http://127.evil.example",
+            "http://localhost.evil.example:1",
+            "https://10.0.0.1/localhost",
+            "http://[fe80::1]:1",
+        ] {
+            assert!(!is_local(other), "{other}");
+        }
+    }
 }

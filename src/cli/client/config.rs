@@ -147,7 +147,8 @@ impl Schema {
                 "{called} has no configuration schema: anything can be set"
             ));
         }
-        let mut table = Table::new(&["KEY", "TYPE", "DEFAULT", "LABEL", "DESCRIPTION"]);
+        let mut table = Table::new(&["KEY", "TYPE", "DEFAULT", "LABEL", "DESCRIPTION"])
+            .sparing(&["LABEL", "DESCRIPTION"]);
         for field in &fields {
             let default = field.default.as_ref().map(shown).unwrap_or_default();
             let row = [

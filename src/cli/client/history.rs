@@ -73,7 +73,8 @@ impl History {
                 "a host remembers how runs ended for as long as it runs, and none does"
             })?;
         } else {
-            let mut table = Table::new(&["RUN", "ENDED", "TOOK", "HOW", "THEN"]);
+            let mut table =
+                Table::new(&["RUN", "ENDED", "TOOK", "HOW", "THEN"]).sparing(&["TOOK", "THEN"]);
             for run in &answer.runs {
                 let then = if run.given_up { "given up" } else { run.then() };
                 table.row([

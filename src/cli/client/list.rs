@@ -31,7 +31,8 @@ impl List {
         let all: Vec<Plugin> = plugins::list(&connection.api)?;
         let mut table = Table::new(&[
             "PLUGIN", "ID", "VERSION", "MODE", "STATE", "SINCE", "MESSAGE",
-        ]);
+        ])
+        .sparing(&["MODE", "VERSION", "SINCE", "ID"]);
         for plugin in &all {
             let status = &plugin.status;
             table.row([

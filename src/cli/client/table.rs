@@ -13,12 +13,22 @@ const LEAST: usize = 8;
 /// Rows under a head. What plugins and people have chosen is escaped.
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
+    /// The columns that are left out one after the other where there is no room for all.
+    spared: &'static [&'static str],
 }
 
 impl Table {
     pub(super) fn new(head: &[&str]) -> Self {
         let head = head.iter().map(|&name| name.to_owned()).collect();
-        Self { rows: vec![head] }
+        Self {
+            rows: vec![head],
+            spared: &[],
+        }
+    }
+
+    /// Leaves these columns out, one after the other, where there is no room for all.
+    pub(super) fn sparing(self, spared: &'static [&'static str]) -> Self {
+        Self { spared, ..self }
     }
 
     /// Adds a row with a cell for each column.
@@ -29,14 +39,31 @@ impl Table {
         self.rows.push(cells.collect());
     }
 
-    /// Returns the lines, none wider than this: the widest columns are cut.
+    /// Returns the lines, none wider than this if that is possible: columns are left out, and the widest are cut.
     pub(super) fn lines(&self, width: Option<usize>) -> Vec<String> {
+        if let Some(fitting) = width.and_then(|width| self.without_spared(width)) {
+            return fitting.lines(width);
+        }
         let mut widths = self.widths();
         if let Some(width) = width {
             let gaps = GAP * widths.len().saturating_sub(1);
             fit(&mut widths, width.saturating_sub(gaps));
         }
         self.rows.iter().map(|row| line(row, &widths)).collect()
+    }
+
+    /// Returns the table without the next column that can be spared, if it is too wide and there is one.
+    fn without_spared(&self, width: usize) -> Option<Self> {
+        let (next, spared) = self.spared.split_first()?;
+        if self.narrowest() <= width {
+            return None;
+        }
+        let place = self.rows.first()?.iter().position(|name| name == next)?;
+        let mut rows = self.rows.clone();
+        for row in &mut rows {
+            row.remove(place);
+        }
+        Some(Self { rows, spared })
     }
 
     /// Returns the width of which no line needs more.
@@ -157,6 +184,15 @@ mod tests {
         for line in table.lines(Some(20)) {
             assert!(line.width() <= 20, "{line:?}");
         }
+    }
+
+    #[test]
+    fn columns_that_can_be_spared_give_way_one_after_the_other() {
+        let table = || table().sparing(&["TEXT"]);
+        assert_eq!(table().lines(Some(20)).len(), 4);
+        assert!(table().lines(Some(20))[0].contains("TEXT"));
+        assert_eq!(table().lines(Some(12)), ["ID", "a", "bcd", "e"]);
+        assert!(table().lines(None)[0].contains("TEXT"));
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl Versions {
                 output::json(&line)
             });
         }
-        let mut table = Table::new(&["VERSION", "SHA-256", "BYTES", "USED FROM", "UNTIL"]);
+        let mut table = Table::new(&["VERSION", "SHA-256", "BYTES", "USED FROM", "UNTIL"])
+            .sparing(&["BYTES", "SHA-256"]);
         for version in &versions {
             let until = match &version.used_until {
                 _ if version.is_current => "now".to_owned(),
