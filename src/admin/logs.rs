@@ -9,13 +9,15 @@
 //! Every line and every gap has an id, and the stream begins with one. It goes on behind the id that the header
 //! `Last-Event-ID` has, which browsers send when they connect again, or else behind that of the query `after`. If
 //! there is none, it begins with the last lines that the query `tail` asks for, or with the oldest one that is
-//! kept. A comment comes when nothing else has for [`HEARTBEAT`]. With the query `follow=false` the stream ends where
+//! kept; the query `since` begins with what was printed from a time on. With the query `times=true` the data of a line
+//! is `{"at": …, "line": …}`, where `at` is when it was printed, or `null`. A comment comes when nothing else has for [`HEARTBEAT`]. With the query `follow=false` the stream ends where
 //! the log does at that moment.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, LOOK};
+use super::installation::rfc3339;
 use super::problem::Problem;
 use crate::error::Error;
 use crate::http::{Event, EventStream, Response};
@@ -31,36 +33,55 @@ pub(super) fn follow(call: &mut Call<'_, '_>) -> Result<Response, Problem> {
             .map_err(|_| Problem::bad_request("`tail` must be a number of lines"))
     });
     let tail = tail.transpose()?;
+    let since = call.query("since").map(|since| {
+        humantime::parse_rfc3339(&since).map_err(|_| {
+            Problem::bad_request("`since` must be a time in UTC, such as 2026-02-21T11:50:22Z")
+        })
+    });
+    let since = since.transpose()?;
+    if since.is_some() && tail.is_some() {
+        return Err(Problem::bad_request(
+            "`since` and `tail` exclude each other",
+        ));
+    }
+    let times = call.flag("times", false)?;
     let follows = call.flag("follow", true)?;
     let resumed = call.request.header("Last-Event-ID").map(Cow::Borrowed);
     let place = resumed.or_else(|| call.query("after"));
     let follower = call.manager().follow_log(id)?;
-    let mut follower = match (place, tail) {
-        // A browser that connects again still has `tail` in its URL.
-        (Some(place), _) => follower.after(&place)?,
-        (None, Some(lines)) => follower.last(lines)?,
-        (None, None) => follower,
+    let mut follower = match (place, since, tail) {
+        // A browser that connects again still has the others in its URL.
+        (Some(place), _, _) => follower.after(&place)?,
+        (None, Some(time), _) => follower.since(time)?,
+        (None, None, Some(lines)) => follower.last(lines)?,
+        (None, None, None) => follower,
     };
     Ok(Response::events(move |stream| {
         if stream.send_id(&follower.place()).is_ok() {
-            send(&mut follower, follows, stream);
+            send(&mut follower, follows, times, stream);
         }
     }))
 }
 
 /// Sends what is printed, until the plugin is removed, the client goes away or the server stops; or, if the log is
 /// not followed, until its end.
-fn send(follower: &mut Follower, follows: bool, stream: &mut EventStream<'_>) {
+fn send(follower: &mut Follower, follows: bool, times: bool, stream: &mut EventStream<'_>) {
     let mut sent = Instant::now();
     let wait = if follows { LOOK } else { Duration::ZERO };
     while stream.is_open() {
         let next = follower.next(wait);
         let event = match next {
-            Ok(Followed::Line(line)) => stream.send(&Event {
-                id: Some(&follower.place()),
-                name: None,
-                data: &line,
-            }),
+            Ok(Followed::Line(mut line)) => {
+                if times {
+                    let at = follower.printed_at().map(rfc3339);
+                    line = serde_json::json!({ "at": at, "line": line }).to_string();
+                }
+                stream.send(&Event {
+                    id: Some(&follower.place()),
+                    name: None,
+                    data: &line,
+                })
+            }
             Ok(Followed::Gap { files, bytes }) => stream.send(&Event {
                 id: Some(&follower.place()),
                 name: Some("gap"),

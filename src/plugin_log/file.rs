@@ -47,7 +47,11 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Opens the current file for appending and reading, and creates it if need be.
     pub(super) fn append_to(directory: &OpenDir) -> io::Result<Self> {
-        let file = directory.append_to(CURRENT, FILE_MODE)?;
+        Self::of(directory.append_to(CURRENT, FILE_MODE)?)
+    }
+
+    /// Takes a file that was opened. Refuses something else than a file.
+    pub(super) fn of(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));

@@ -14,13 +14,14 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::file::{self, LogFile};
 use super::handle::PluginLog;
 use super::line::without_end;
 use super::place::{Place, checksum};
 use super::rotate::{FilePosition, KnownFile};
+use super::times;
 use crate::deadline::Deadline;
 use crate::error::{Error, Phase, Result};
 use crate::line_splitter::LineSplitter;
@@ -72,7 +73,7 @@ pub struct Follower {
     reading: Option<OpenFile>,
     /// The generation at the last look.
     generation: u64,
-    buffer: Vec<u8>,
+    buffer: Box<[u8]>,
     /// Where in the buffer the bytes are that were read and not split into lines yet. They are the last that
     /// were read.
     unsplit: Range<usize>,
@@ -84,6 +85,8 @@ pub struct Follower {
     gap: Option<Followed>,
     /// Behind what was returned last.
     place: Place,
+    /// When the bytes between these positions were written, found out last.
+    time: Box<(Range<u64>, Option<SystemTime>)>,
 }
 
 /// A line, or a piece of one, as it is in the file, without its `\n`.
@@ -152,11 +155,12 @@ impl Follower {
             log,
             reading: None,
             generation: 0,
-            buffer: vec![0; READ_SIZE],
+            buffer: vec![0; READ_SIZE].into_boxed_slice(),
             unsplit: 0..0,
             is_cut: false,
             lines: VecDeque::new(),
             gap: None,
+            time: Box::new((0..0, None)),
         }
     }
 
@@ -172,6 +176,30 @@ impl Follower {
     /// With [`enabled`](super::LogSettings::enabled) off there are no places to come back to.
     pub fn place(&self) -> String {
         self.place.to_string()
+    }
+
+    /// Returns when the line before [`place`](Self::place) was printed, or up to a second earlier; `None` if that is
+    /// not known. The log itself has no times. The host notes them in a file beside it, for the lines that are kept,
+    /// by the system's clock at that moment; of a plugin that prints every second for days, only those of the last
+    /// day and a half. They are unknown for a log of an earlier version, where the disk was full, and where
+    /// that file is damaged or missing. The plugin can change it, as it can its log.
+    ///
+    /// # Blocking
+    /// For reading a few records of that file, once for many lines.
+    pub fn printed_at(&mut self) -> Option<SystemTime> {
+        let position = self.place.position.checked_sub(1)?;
+        if self.place.log != self.log.name() {
+            return None;
+        }
+        if !self.time.0.contains(&position) {
+            let times = self.log.view(|view| view.files.times.clone())?;
+            let (mut range, at) = times::find(&times, position).ok()?;
+            // A record is there before the bytes are that it is for. So there is none to come for what was read.
+            range.end = range.end.min(self.place_here().position);
+            *self.time = (range, at);
+            return at;
+        }
+        self.time.1
     }
 
     /// Opens a file for reading; returns `None` if it is gone.

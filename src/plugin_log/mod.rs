@@ -10,7 +10,8 @@
 //! standard error mixed, the bytes as they were printed and no time stamps. Over its size the file
 //! is renamed to `output-2026-02-21T11-50-22.965.log` (UTC) and a new one begun; the newest few
 //! old files are kept, for a while. Unlike in Storyden's Go host, the end of a process does not rotate the file.
-//! `output.index` says where in the log each file begins, so that places in it ([`Follower::place`]) outlive the host.
+//! `output.index` says where in the log each file begins, so that places in it ([`Follower::place`]) outlive the host,
+//! and `output.times` when it was written ([`Follower::printed_at`]).
 //!
 //! Nothing here starts a thread. A log has two locks: the writer's, held while writing to the disk,
 //! and inside it the view's, held for a few instructions and never across I/O; readers of the tail
@@ -31,6 +32,7 @@ mod rotate;
 mod scratch;
 mod settings;
 mod tail;
+mod times;
 mod timestamp;
 #[cfg(test)]
 mod traps;

@@ -6,13 +6,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::FileType;
 
 use super::file::{self, CURRENT, FileId, LogFile};
 use super::index::{INDEX, Index};
 use super::settings::LogSettings;
+use super::times::{STEP, TIMES, Times};
 use super::timestamp::{Clock, Timestamp};
 use crate::id::Xid;
 use crate::package::OpenDir;
@@ -29,6 +30,8 @@ pub(super) struct Files {
     pub(super) old: VecDeque<(FilePosition, Timestamp)>,
     /// `None` while it cannot be opened.
     pub(super) current: Option<(FilePosition, Arc<LogFile>)>,
+    /// When it was written, if that is known.
+    pub(super) times: Option<Arc<LogFile>>,
     /// The highest sequence number given so far.
     last_sequence: u64,
 }
@@ -103,6 +106,9 @@ pub(super) struct RotatingFile {
     indexed: Option<Index>,
     /// The index could not be read or written, and that has been said.
     index_failing: bool,
+    times: Option<Times>,
+    /// When that was noted last.
+    noted: Option<Instant>,
     /// Bytes in the files before the current one.
     start: u64,
     /// Bytes in the current file.
@@ -155,6 +161,7 @@ impl RotatingFile {
             files: Files {
                 old,
                 current: None,
+                times: None,
                 last_sequence: last.map_or(0, |(place, _)| place.sequence),
             },
             files_changed: true,
@@ -162,6 +169,8 @@ impl RotatingFile {
             log: index.log,
             indexed,
             index_failing,
+            times: None,
+            noted: None,
             start,
             size: 0,
             torn: false,
@@ -225,6 +234,7 @@ impl RotatingFile {
         self.find_current()?;
         let first_line = lines.iter().position(|byte| *byte == b'\n');
         self.mend(first_line.map_or(lines.len(), |end| end + 1))?;
+        self.note_time();
         let mut rotations = 0;
         while *done < lines.len() {
             let rest = &lines[*done..];
@@ -331,7 +341,57 @@ impl RotatingFile {
         };
         self.files.current = Some((place, Arc::new(current)));
         self.write_index(directory);
+        self.begin_times(directory);
         Ok(())
+    }
+
+    /// Notes when what comes next is written. Touches the disk once a second at most.
+    fn note_time(&mut self) {
+        // Not by the system's clock, which may be set.
+        let now = Instant::now();
+        if self.noted.is_some_and(|noted| now - noted < STEP) {
+            return;
+        }
+        self.noted = Some(now);
+        if self.times.as_ref().is_some_and(Times::is_full)
+            && let Ok(directory) = file::make_directory(&self.directory)
+        {
+            self.begin_times(&directory);
+        }
+        if let (Some(times), Some((place, current))) = (&mut self.times, &self.files.current) {
+            // The plugin may have written to it too.
+            let noted = current.length().and_then(|length| {
+                times.note(place.start.saturating_add(length), SystemTime::now())
+            });
+            if let Err(error) = noted {
+                times.clear();
+                let path = self.directory.join(TIMES);
+                log::warn!(
+                    "cannot write {}: {error}; when lines were printed is unknown until a file is begun",
+                    path.display()
+                );
+                self.times = None;
+                self.files.times = None;
+                self.files_changed = true;
+            }
+        }
+    }
+
+    /// Drops the times of what is gone. Without a file for them the log goes on.
+    fn begin_times(&mut self, directory: &OpenDir) {
+        let oldest = self.files.old.front().map(|(place, _)| place.start);
+        let kept = oldest.unwrap_or(self.start)..self.start.saturating_add(self.size);
+        self.times = match Times::begin(directory, self.log, kept) {
+            Ok(times) => Some(times),
+            Err(error) => {
+                // Its last would be taken for the time of all that comes.
+                let _ = directory.unlink(TIMES);
+                log::debug!("cannot write {}: {error}", directory.at(TIMES).display());
+                None
+            }
+        };
+        self.files.times = self.times.as_ref().map(Times::file);
+        self.files_changed = true;
     }
 
     /// Notes where the files begin, if the index does not say so yet. Without it the log goes on, and only what

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::handle::PluginLog;
 use super::index::INDEX;
 use super::line::{LineBatch, LogStream};
+use super::times::TIMES;
 use crate::testing::TestDir;
 
 pub(super) struct Scratch(TestDir);
@@ -34,12 +35,12 @@ impl PluginLog {
     }
 }
 
-/// The names in a directory, sorted, without that of the log's index.
+/// The names in a directory, sorted, without those of the log's index and times.
 pub(super) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != INDEX)
+        .filter(|name| name != INDEX && name != TIMES)
         .collect();
     names.sort();
     names

@@ -23,8 +23,7 @@ impl Timestamp {
     }
 
     fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self(milliseconds(since.unwrap_or_default()))
+        Self(since_epoch(SystemTime::now()))
     }
 
     /// The time that lies this far back.
@@ -80,6 +79,11 @@ impl Timestamp {
              {hour:02}-{minute:02}-{second:02}.{millisecond:03}{SUFFIX}"
         )
     }
+}
+
+/// Returns the milliseconds since 1970.
+pub(super) fn since_epoch(time: SystemTime) -> u64 {
+    milliseconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn milliseconds(duration: Duration) -> u64 {

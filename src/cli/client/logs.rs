@@ -1,7 +1,7 @@
 //! `logs`: what a plugin has printed, and prints.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use plugin_runner::text::escape;
@@ -11,6 +11,7 @@ use serde_json::json;
 use super::events::{Event, Events};
 use super::host::{HostArguments, Need};
 use super::{output, plugins};
+use crate::cli::duration;
 use crate::cli::error::CliError;
 use crate::cli::run::say;
 
@@ -18,6 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   plugin-runner logs hello
   plugin-runner logs hello --lines all
+  plugin-runner logs hello --since 10m --timestamps
   plugin-runner logs hello --follow --lines 10";
 
 #[derive(Args, Debug)]
@@ -31,6 +33,13 @@ pub(crate) struct Logs {
     /// How many of the last lines to begin with; all for everything that is kept.
     #[arg(long, short = 'n', value_name = "N", default_value = "100", value_parser = lines)]
     lines: Lines,
+    /// Begin with what was printed this long ago, such as 10m, or at a time, such as 2026-02-21T11:50:22Z; to about a
+    /// second. Lines of which that is not known come too.
+    #[arg(long, value_name = "TIME", conflicts_with = "lines", value_parser = since)]
+    since: Option<SystemTime>,
+    /// Show when each line was printed, to about a second; - if that is not known. With --json it is always there.
+    #[arg(long)]
+    timestamps: bool,
     #[command(flatten)]
     host: HostArguments,
 }
@@ -39,6 +48,13 @@ pub(crate) struct Logs {
 enum Lines {
     All,
     Last(usize),
+}
+
+/// A line, and when it was printed.
+#[derive(Deserialize)]
+struct Printed {
+    at: Option<String>,
+    line: String,
 }
 
 /// Lines that were deleted before they could be shown.
@@ -61,8 +77,11 @@ impl Logs {
         }
         let mut path = plugin.path("/logs");
         path.push_str(if self.follow { "?" } else { "?follow=false&" });
-        if let Lines::Last(lines) = self.lines {
-            let _ = write!(path, "tail={lines}");
+        path.push_str("times=true");
+        if let Some(since) = self.since {
+            let _ = write!(path, "&since={}", humantime::format_rfc3339_millis(since));
+        } else if let Lines::Last(lines) = self.lines {
+            let _ = write!(path, "&tail={lines}");
         }
         let find = || Ok(self.host.connect(Need::Host)?.api);
         let mut events = Events::open(api, path, &find)?;
@@ -81,22 +100,37 @@ impl Logs {
         }
     }
 
-    fn line(&self, plugin: &plugins::Plugin, line: &str) -> Result<(), CliError> {
-        if !self.host.json {
-            return output::line(&output::harmless(line));
+    fn line(&self, plugin: &plugins::Plugin, data: &str) -> Result<(), CliError> {
+        let Printed { at, line } = serde_json::from_str(data)
+            .map_err(|error| format!("the host sent what is no line of a log: {error}"))?;
+        if self.host.json {
+            return output::json(&json!({
+                "at": at,
+                "installation": plugin.id,
+                "plugin": plugin.manifest.id,
+                "line": line,
+            }));
         }
-        let mut object = json!({
-            "installation": plugin.id,
-            "plugin": plugin.manifest.id,
-            "line": line,
-        });
-        // A log has no times; only what comes now has one.
-        if self.follow {
-            let now = humantime::format_rfc3339_millis(SystemTime::now());
-            object["at"] = now.to_string().into();
+        let line = output::harmless(&line);
+        if self.timestamps {
+            let at = at.map_or_else(|| "-".to_owned(), |at| escape(&at).to_string());
+            return output::line(&format!("{at} {line}"));
         }
-        output::json(&object)
+        output::line(&line)
     }
+}
+
+/// Reads how long ago, or when.
+fn since(text: &str) -> Result<SystemTime, String> {
+    if let Ok(time) = humantime::parse_rfc3339(text) {
+        return Ok(time);
+    }
+    let ago = duration::parse(text)
+        .map_err(|problem| format!("{problem}; a time is written as 2026-02-21T11:50:22Z"))?;
+    Ok(SystemTime::now()
+        .checked_sub(ago)
+        .unwrap_or(UNIX_EPOCH)
+        .max(UNIX_EPOCH))
 }
 
 fn tell_gap(data: &str) {

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{Followed, Follower, OpenFile, splitter};
 use crate::error::Result;
 use crate::plugin_log::file::LogFile;
 use crate::plugin_log::place::{CHECKED, Place, checksum};
 use crate::plugin_log::rotate::FilePosition;
+use crate::plugin_log::times;
 
 /// Bytes that are searched for the last lines in any case: files from before the settings were changed may be
 /// larger than these say.
@@ -68,6 +70,44 @@ impl Follower {
         match self.go_behind(place) {
             Ok(()) => Ok(self),
             Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Goes to the first line that was printed at this time or later, or up to a second earlier, as far as that is
+    /// known ([`printed_at`](Self::printed_at)); to the end if all lines are from before it; and to the oldest line
+    /// that is kept if that may be from after it. Lines from after it that were deleted are told of by a
+    /// [`Gap`](Followed::Gap). What has been read before does not matter.
+    ///
+    /// # Blocking
+    /// For reading the times that are kept, 4 MiB at most, and for opening a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io): a file or the directory cannot be read. Times that cannot be read are
+    /// unknown.
+    pub fn since(mut self, time: SystemTime) -> Result<Self> {
+        match self.go_to(time) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn go_to(&mut self, time: SystemTime) -> io::Result<()> {
+        // Before the times are read: what is written after that is not earlier.
+        self.go_back(0)?;
+        let times = self.log.view(|view| view.files.times.clone());
+        let log = self.log.name();
+        match times.and_then(|times| times::since(&times, log, time)) {
+            Some(u64::MAX) => Ok(()),
+            Some(position) => self.go_behind(Place {
+                log,
+                position,
+                check: None,
+            }),
+            None => {
+                self.begin_at(self.log.view(|view| view.files.before_first()));
+                self.place = self.place_here();
+                Ok(())
+            }
         }
     }
 

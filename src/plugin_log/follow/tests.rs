@@ -21,6 +21,8 @@ mod beginning;
 mod crowd;
 // Where it goes on.
 mod places;
+// When it was printed.
+mod times;
 
 fn open(directory: impl Into<PathBuf>, settings: LogSettings) -> Arc<PluginLog> {
     Arc::new(PluginLog::open(directory, settings, None).unwrap())

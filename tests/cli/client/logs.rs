@@ -17,6 +17,25 @@ fn the_last_lines_are_shown_also_when_no_host_runs() {
     assert!(all.starts_with("pid "), "{all}");
     assert_eq!(all.lines().count(), 201);
     assert_eq!(done(&scratch, "logs obedient").lines().count(), 100);
+    assert_eq!(
+        done(&scratch, "logs obedient --since 1h").lines().count(),
+        201
+    );
+    assert_eq!(
+        done(&scratch, "logs obedient --since 2999-01-01T00:00:00Z"),
+        ""
+    );
+    let timed = done(&scratch, "logs obedient -n 1 --timestamps");
+    let (at, line) = timed.split_once(' ').unwrap();
+    assert!(humantime::parse_rfc3339(at).is_ok(), "{timed}");
+    assert_eq!(line.trim_end(), "line 199");
+    for (wrong, named) in [
+        ("--since yesterday", "such as 500ms"),
+        ("--since 1h -n 1", "--lines"),
+    ] {
+        let said = refused(&scratch, &format!("logs obedient {wrong}"), 2);
+        assert!(said.contains(named), "{said}");
+    }
     server.program.stop();
     let last = done(&scratch, "logs obedient -n 2 --json");
     let last: Vec<Value> = last
@@ -27,6 +46,8 @@ fn the_last_lines_are_shown_also_when_no_host_runs() {
     assert_eq!(last[0]["line"].as_str().unwrap().trim_end(), "line 198");
     assert_eq!(last[1]["line"].as_str().unwrap().trim_end(), "line 199");
     assert_eq!(last[1]["installation"], id.to_string());
+    let at = last[1]["at"].as_str().unwrap();
+    assert!(humantime::parse_rfc3339(at).is_ok(), "{at}");
     let said = refused(&scratch, "logs obedien", 3);
     assert!(said.contains("did you mean obedient"), "{said}");
 }

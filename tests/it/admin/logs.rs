@@ -1,6 +1,7 @@
 //! Following what a plugin prints.
 
 use std::io::Write as _;
+use std::time::SystemTime;
 
 use plugin_runner::InstallationId;
 use plugin_runner::admin::AdminSettings;
@@ -119,6 +120,46 @@ fn a_log_that_is_not_followed_ends_where_it_does() {
         .get(&format!("/api/plugins/{plugin}/logs?follow=1"))
         .problem(400);
     assert_eq!(kind, "invalid_input");
+    api.end();
+}
+
+#[test]
+fn lines_have_times_and_a_stream_begins_at_one() {
+    let begun = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let api = Api::with_small_logs("admin-log-times", 1000);
+    let plugin = api.managed.running(api.managed.package("1", &[]));
+    api.settle();
+    api.print(plugin, 1..=30);
+    let mut events = api.logs(plugin, &format!("?times=true&since={begun}"));
+    let mut last = begun.clone();
+    for expected in UNASKED
+        .map(str::to_owned)
+        .into_iter()
+        .chain((1..=30).map(|number| format!("line {number}")))
+    {
+        let printed: serde_json::Value = serde_json::from_str(&events.data()).unwrap();
+        assert_eq!(printed["line"], expected);
+        let at = printed["at"].as_str().unwrap().to_owned();
+        assert!(at >= last, "{at} after {last}");
+        last = at;
+    }
+    assert!(*last <= *humantime::format_rfc3339_millis(SystemTime::now()).to_string());
+    let mut later = api.logs(plugin, "?since=2999-01-01T00:00:00Z");
+    api.print(plugin, 31..=31);
+    expect_lines(&mut later, 31..=31);
+    drop((events, later));
+    for (query, named) in [
+        ("since=10m", "UTC"),
+        ("since=", "UTC"),
+        ("since=2026-02-21T11:50:22Z&tail=1", "tail"),
+        ("times=1", "times"),
+    ] {
+        let (kind, detail) = api
+            .get(&format!("/api/plugins/{plugin}/logs?{query}"))
+            .problem(400);
+        assert_eq!(kind, "invalid_input");
+        assert!(detail.contains(named), "{detail}");
+    }
     api.end();
 }
 
