@@ -292,6 +292,7 @@ impl Api {
                 self.base
             )),
             (404, "not_installed") => CliError::no_such_plugin(said),
+            (_, "not_loaded") => "it does not run; plugin-runner activate starts it".into(),
             _ => said.into(),
         }
     }

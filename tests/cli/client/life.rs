@@ -6,6 +6,11 @@ use super::{Place, expect};
 fn plugins_are_started_stopped_and_restarted_also_after_a_failure() {
     let place = Place::served();
     place.ok("install hello.zip");
+    let said = place.fails(1, "call hello ping");
+    expect(
+        &said,
+        &["hello (", "does not run", "plugin-runner activate"],
+    );
     place.ok("install bad.zip");
     let output = place.output("activate bad nothing hello");
     let said = String::from_utf8_lossy(&output.stderr);
