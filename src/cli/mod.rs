@@ -262,6 +262,32 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// What commands of other programs are here: those of service managers, containers and package managers.
+const INSTEAD: [(&str, &str); 22] = [
+    ("add", "install"),
+    ("upgrade", "update"),
+    ("uninstall", "remove"),
+    ("delete", "remove"),
+    ("rm", "remove"),
+    ("start", "activate"),
+    ("enable", "activate"),
+    ("stop", "deactivate"),
+    ("disable", "deactivate"),
+    ("kill", "deactivate"),
+    ("reload", "restart"),
+    ("ps", "list"),
+    ("ls", "list"),
+    ("status", "get"),
+    ("info", "get"),
+    ("show", "get"),
+    ("inspect", "get"),
+    ("log", "logs"),
+    ("exec", "call"),
+    ("emit", "publish"),
+    ("stats", "top"),
+    ("monit", "top"),
+];
+
 /// Returns what to write instead, as far as it can be guessed.
 fn way_out(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
@@ -270,11 +296,16 @@ fn way_out(error: &clap::Error) -> String {
         Some(ContextValue::Strings(texts)) => texts.last().map(String::as_str),
         _ => None,
     };
+    let word = context(ContextKind::InvalidSubcommand);
+    let known = INSTEAD.iter().find(|(other, _)| word == Some(*other));
+    if let Some((_, own)) = known {
+        return format!("did you mean {own}?");
+    }
     let similar = context(ContextKind::SuggestedArg).or(context(ContextKind::SuggestedSubcommand));
     if let Some(similar) = similar {
         return format!("did you mean {similar}?");
     }
-    match context(ContextKind::InvalidSubcommand) {
+    match word {
         Some(path) if is_like_a_path(path) => {
             format!("to host that plugin write plugin-runner run {path}")
         }
@@ -382,6 +413,15 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_called_otherwise_elsewhere_is_no_command_and_its_name_here_is() {
+        let commands = Arguments::command();
+        let is_there = |name: &str| commands.get_subcommands().any(|one| one.get_name() == name);
+        for (other, own) in INSTEAD {
+            assert!(!is_there(other) && is_there(own), "{other}: {own}");
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ run --external plugin.sdx | 1 | plugin.sdx: this is an archive
 run --jsn | 2 | '--jsn' found; did you mean --json?
 walk | 2 | unrecognized subcommand 'walk'; see --help
 valid | 2 | did you mean validate?
+uninstall x | 2 | did you mean remove?
+stop x | 2 | did you mean deactivate?
+ps | 2 | did you mean list?
 fine | 2 | write plugin-runner run fine
 typo.ZIP | 2 | write plugin-runner run typo.ZIP
 ./typo | 2 | write plugin-runner run ./typo

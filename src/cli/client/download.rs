@@ -62,7 +62,8 @@ impl Download {
         if !to_stdout && !self.force && output.symlink_metadata().is_ok() {
             return Err(exists(&output));
         }
-        let mut response = api.open(&plugin.path("/package"))?;
+        let response = api.open(&plugin.path("/package"));
+        let mut response = response.map_err(|error| error.about(plugin.called()))?;
         let length = response.body().content_length();
         let transfer = Transfer::new("downloading", length);
         let mut body = transfer.reading(response.body_mut().as_reader());

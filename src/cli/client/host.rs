@@ -189,7 +189,11 @@ impl HostArguments {
             Err(error) if error.kind() == ErrorKind::NotFound
         );
         if is_missing && (need == Need::Installed || self.data.is_none()) {
-            return Err(self.nothing(data, "nothing is installed, and no host is running, in"));
+            let what = match need {
+                Need::Place => "no host is running on, and nothing was ever installed in,",
+                _ => "nothing is installed, and no host is running, in",
+            };
+            return Err(self.nothing(data, what));
         }
         Ok(())
     }

@@ -288,8 +288,11 @@ fn agree(plugin: &Plugin, update: bool) -> Result<(), CliError> {
         return Ok(());
     }
     let called = plugin.called();
-    let version = escape(&plugin.version);
-    let installed = format!("{called} is installed already, version {version}");
+    let version = match &*plugin.version {
+        "" => String::new(),
+        version => format!(", version {}", escape(version)),
+    };
+    let installed = format!("{called} is installed already{version}");
     if !ask::is_possible() {
         return Err(format!("{installed}; --update updates it").into());
     }

@@ -31,7 +31,7 @@ pub(crate) struct Logs {
     #[arg(long, short)]
     follow: bool,
     /// How many of the last lines to begin with; all for everything that is kept.
-    #[arg(long, short = 'n', value_name = "N", default_value = "100", value_parser = lines)]
+    #[arg(long, short = 'n', alias = "tail", value_name = "N", default_value = "100", value_parser = lines)]
     lines: Lines,
     /// Begin with what was printed this long ago, such as 10m, or at a time, such as 2026-02-21T11:50:22Z; to about a
     /// second. Lines of which that is not known come too.

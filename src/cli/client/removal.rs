@@ -25,7 +25,7 @@ pub(crate) struct Remove {
     /// Remove its data and its log too.
     #[arg(long)]
     purge: bool,
-    /// Do not ask.
+    /// Do not ask. Only on a terminal there is a question.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]

@@ -65,7 +65,10 @@ impl Versions {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let connection = self.host.connect(Need::Installed)?;
         let plugin = plugins::find(&connection.api, &self.plugin)?;
-        let List { versions } = connection.api.get(&plugin.path("/versions"))?;
+        let List { versions } = connection
+            .api
+            .get(&plugin.path("/versions"))
+            .map_err(|error: CliError| error.about(plugin.called()))?;
         if self.host.json {
             return versions.iter().try_for_each(|version| {
                 let mut line = Map::new();

@@ -101,7 +101,7 @@ fn what_is_no_package_is_named_and_nothing_is_installed() {
     }
     assert!(!place.scratch.path("data").exists(), "a directory was made");
     let said = place.fails(4, "install hello.zip");
-    expect(&said, &["nothing is installed", "--data"]);
+    expect(&said, &["nothing was ever installed", "--data"]);
 }
 
 #[test]
