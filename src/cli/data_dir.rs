@@ -13,6 +13,7 @@ use rustix::process::geteuid;
 
 use super::error::CliError;
 use super::private_file::{self, open_own, read_short};
+use super::serve;
 use super::temporary;
 
 pub(super) const LOCK: &str = ".plugin-runner.lock";
@@ -22,7 +23,7 @@ const TOKEN: &str = ".plugin-runner.token-";
 #[cfg(feature = "sprites")]
 const STORE_ID: &str = ".plugin-runner.store-id";
 /// What a server has in its directory from its first start on.
-pub(super) const OF_A_SERVER: [&str; 2] = ["plugins.sqlite", "owner.lock"];
+pub(super) const OF_A_SERVER: [&str; 2] = [serve::DATABASE, serve::OWNER_LOCK];
 /// How long a run may look for what others left, and remove it.
 const LEFTOVERS_TIME: Duration = Duration::from_secs(10);
 /// More than any token has.

@@ -22,7 +22,7 @@ use crate::cli::error::CliError;
 use crate::cli::lines::LineQueue;
 use crate::cli::output::Notice;
 use crate::cli::printer::notify;
-use crate::cli::serve::values::Size;
+use crate::cli::serve::values::PluginLimits;
 use crate::cli::source::NamedPlugin;
 #[cfg(feature = "sprites")]
 use crate::cli::sprites;
@@ -137,23 +137,13 @@ pub(super) fn host(
 }
 
 fn limits(arguments: &RunArguments) -> ProcessLimits {
-    let mut limits = ProcessLimits::default();
-    if let Some(Size(bytes)) = arguments.plugin_memory {
-        limits = limits.memory(bytes);
-    }
-    if let Some(time) = arguments.plugin_cpu_time {
-        limits = limits.cpu_time(time);
-    }
-    if let Some(processes) = arguments.plugin_processes {
-        limits = limits.processes(processes);
-    }
-    if let Some(files) = arguments.plugin_open_files {
-        limits = limits.open_files(files);
-    }
-    if let Some(nice) = arguments.plugin_nice {
-        limits = limits.nice(nice);
-    }
-    limits
+    ProcessLimits::from(PluginLimits {
+        memory: arguments.plugin_memory,
+        cpu_time: arguments.plugin_cpu_time,
+        processes: arguments.plugin_processes,
+        open_files: arguments.plugin_open_files,
+        nice: arguments.plugin_nice,
+    })
 }
 
 /// Loads all plugins, which starts them.

@@ -20,7 +20,8 @@ use plugin_runner::{
 };
 
 use super::admin_file::{self, AdminFile};
-use super::settings::{Configuration, Secret, Settings, Size};
+use super::settings::values::PluginLimits;
+use super::settings::{Configuration, Secret, Settings};
 use super::systemd::Part;
 use super::token;
 use crate::cli::data_dir::refuse_of_a_run;
@@ -394,21 +395,11 @@ pub(super) fn manager_settings(settings: &Settings) -> ManagerSettings {
 }
 
 fn process_limits(settings: &Settings) -> ProcessLimits {
-    let mut limits = ProcessLimits::default();
-    if let Some(Size(bytes)) = settings.plugin_memory {
-        limits = limits.memory(bytes);
-    }
-    if let Some(time) = settings.plugin_cpu_time {
-        limits = limits.cpu_time(time);
-    }
-    if let Some(processes) = settings.plugin_processes {
-        limits = limits.processes(processes);
-    }
-    if let Some(files) = settings.plugin_open_files {
-        limits = limits.open_files(files);
-    }
-    if let Some(nice) = settings.plugin_nice {
-        limits = limits.nice(nice);
-    }
-    limits
+    ProcessLimits::from(PluginLimits {
+        memory: settings.plugin_memory,
+        cpu_time: settings.plugin_cpu_time,
+        processes: settings.plugin_processes,
+        open_files: settings.plugin_open_files,
+        nice: settings.plugin_nice,
+    })
 }

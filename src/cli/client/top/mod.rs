@@ -135,7 +135,7 @@ impl Top {
         }
     }
 
-    /// Shows the table on the terminal until somebody ends it.
+    /// Shows the table on the terminal until the user ends it.
     fn live(&self, api: Api, first: Look) -> Result<(), CliError> {
         let cannot = CliError::cannot::<io::Error>;
         let own = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned();

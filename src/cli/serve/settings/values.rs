@@ -9,7 +9,7 @@ use log::LevelFilter;
 #[cfg(feature = "fetch")]
 use plugin_runner::ManagerSettings;
 use plugin_runner::admin::AdminSettings;
-use plugin_runner::{Error, RuntimeProvider};
+use plugin_runner::{Error, ProcessLimits, RuntimeProvider};
 use serde_json::json;
 
 use super::duration;
@@ -296,4 +296,35 @@ fn list(text: &str) -> Result<Vec<String>, String> {
         .filter(|item| !item.is_empty())
         .map(str::to_owned)
         .collect())
+}
+
+/// Limits of a plugin's processes, as far as the user has set them.
+pub(crate) struct PluginLimits {
+    pub(crate) memory: Option<Size>,
+    pub(crate) cpu_time: Option<Duration>,
+    pub(crate) processes: Option<u64>,
+    pub(crate) open_files: Option<u64>,
+    pub(crate) nice: Option<i32>,
+}
+
+impl From<PluginLimits> for ProcessLimits {
+    fn from(given: PluginLimits) -> Self {
+        let mut limits = Self::default();
+        if let Some(Size(bytes)) = given.memory {
+            limits = limits.memory(bytes);
+        }
+        if let Some(time) = given.cpu_time {
+            limits = limits.cpu_time(time);
+        }
+        if let Some(processes) = given.processes {
+            limits = limits.processes(processes);
+        }
+        if let Some(files) = given.open_files {
+            limits = limits.open_files(files);
+        }
+        if let Some(nice) = given.nice {
+            limits = limits.nice(nice);
+        }
+        limits
+    }
 }
